@@ -34,19 +34,26 @@ void wire_buf_fini(struct wire_buf *b);
 uint8_t *wire_buf_reserve(struct wire_buf *b, size_t bytes);
 void wire_buf_append(struct wire_buf *b, const void *data, size_t bytes);
 
-/* Append header and body of one frame to `out`. */
+/* Append header and body of one frame to `out`. It must stay below WIRE_FRAME_BYTES_MAX. */
 void wire_encode_frame(const Wire__Frame *frame, struct wire_buf *out);
 /* The same for a message of raft, without building protobuf-c's structs for its entries. */
 void wire_encode_raft(const struct raft_msg *msg, struct wire_buf *out);
 
 /* A decoded frame with the memory it needs; everything goes with wire_frame_free(). */
 struct wire_frame;
-/* `body` is the frame without its header. -EBADMSG: not a frame. */
+/*
+ * `body` is the frame without its header; it is copied. A frame whose body is of a kind that
+ * only a later release knows is decoded, as WIRE__FRAME__BODY__NOT_SET: skip it.
+ *
+ * -EBADMSG  not a frame, or one with a length, id or kind that no node sends
+ * -ENOMEM   no memory for it
+ */
 int wire_decode_frame(const void *body, size_t len, struct wire_frame **ret_frame);
 void wire_frame_free(struct wire_frame *f);
 const Wire__Frame *wire_frame_body(const struct wire_frame *f);
-/* For a frame whose body is Raft: as raft takes it, from `from` to `to`. Borrowed from `f`.
- * NULL: another kind of frame. */
-const struct raft_msg *wire_frame_raft(const struct wire_frame *f);
+/* For a frame whose body is Raft: as raft takes it. `from` and `to` are 0: who received the frame
+ * knows them, from the stream, and fills them in. Borrowed from `f`, which holds one reference to
+ * each entry. NULL: another kind of frame. */
+struct raft_msg *wire_frame_raft(struct wire_frame *f);
 
 #endif

@@ -62,8 +62,8 @@ int snapshots_load(struct snapshots *s, int (*piece)(void *ctx, const void *data
 
 /* This node's own snapshot: begin, any number of chunks (copied), finish. A second begin drops
  * an unfinished one. */
-void snapshots_own_begin(struct snapshots *s, uint64_t index, uint64_t term, const void *config,
-	size_t config_len);
+void snapshots_own_begin(
+	struct snapshots *s, uint64_t index, uint64_t term, const void *config, size_t config_len);
 void snapshots_own_append(struct snapshots *s, const void *data, size_t len);
 void snapshots_own_finish(struct snapshots *s);
 void snapshots_own_abort(struct snapshots *s);
@@ -74,8 +74,7 @@ void snapshots_receive(struct snapshots *s, uint64_t from, uint64_t index, uint6
 	uint64_t offset, const void *data, size_t len, bool done);
 
 /* Bytes of the newest snapshot's file, for a peer. */
-void snapshots_read(
-	struct snapshots *s, uint64_t to, uint64_t index, uint64_t offset, size_t max);
+void snapshots_read(struct snapshots *s, uint64_t to, uint64_t index, uint64_t offset, size_t max);
 
 void snapshots_close(struct snapshots *s, void (*closed)(void *ctx), void *ctx);
 

@@ -56,7 +56,7 @@ struct wal_options {
 	size_t segment_bytes; /* default (0): 16 MiB */
 	size_t reserve_bytes; /* default (0): two segments */
 	size_t batch_bytes;   /* of one fdatasync; default (0): 4 MiB */
-	bool create;          /* the directory is new: make an empty log; else its absence refuses */
+	bool create; /* the directory is new: make an empty log; else its absence refuses */
 	struct tracer trace;
 };
 

@@ -148,8 +148,7 @@ struct raft_env {
 
 	/* Read up to `max` bytes of the newest durable snapshot, whose index is `index`, for
 	 * `to`; answered by raft_snapshot_chunk(). */
-	void (*snapshot_read)(
-		void *ctx, uint64_t to, uint64_t index, uint64_t offset, size_t max);
+	void (*snapshot_read)(void *ctx, uint64_t to, uint64_t index, uint64_t offset, size_t max);
 	/* A chunk has come from the leader, in order of offsets, starting over at 0 when another
 	 * snapshot begins. Keep it; after `done` make it durable, restart the log on disk
 	 * behind it, restore the state machine. Answered, chunk by chunk, by
@@ -159,15 +158,15 @@ struct raft_env {
 
 struct raft_options {
 	uint64_t id;
-	uint64_t seed;                 /* for election timeouts */
-	uint32_t election_timeout_ms;  /* least; each wait is drawn from [t, 2t). Default 300 */
-	uint32_t heartbeat_ms;         /* default 100 */
-	size_t append_bytes_max;       /* of one APPEND_REQ; default 256 KiB */
-	size_t append_entries_max;     /* of one APPEND_REQ; default 1024 */
-	size_t inflight_max;           /* APPEND_REQs unanswered by one follower; default 64 */
-	size_t uncommitted_bytes_max;  /* raft_propose() answers -ENOBUFS beyond; default 32 MiB */
-	size_t snapshot_chunk_bytes;   /* default 256 KiB */
-	uint64_t trailing_entries;     /* kept behind a snapshot for slow followers; default 8192 */
+	uint64_t seed;                /* for election timeouts */
+	uint32_t election_timeout_ms; /* least; each wait is drawn from [t, 2t). Default 300 */
+	uint32_t heartbeat_ms;        /* default 100 */
+	size_t append_bytes_max;      /* of one APPEND_REQ; default 256 KiB */
+	size_t append_entries_max;    /* of one APPEND_REQ; default 1024 */
+	size_t inflight_max;          /* APPEND_REQs unanswered by one follower; default 64 */
+	size_t uncommitted_bytes_max; /* raft_propose() answers -ENOBUFS beyond; default 32 MiB */
+	size_t snapshot_chunk_bytes;  /* default 256 KiB */
+	uint64_t trailing_entries;    /* kept behind a snapshot for slow followers; default 8192 */
 	struct tracer trace;
 };
 
@@ -226,7 +225,11 @@ void raft_flush(struct raft *r, uint64_t now_ms);
  */
 int raft_propose(struct raft *r, const void *data, size_t len, uint64_t *ret_index);
 
-enum raft_change { RAFT_ADD_LEARNER, RAFT_PROMOTE, RAFT_REMOVE };
+enum raft_change {
+	RAFT_ADD_LEARNER,
+	RAFT_PROMOTE,
+	RAFT_REMOVE
+};
 /*
  * Change the configuration by one server. `addr` counts for RAFT_ADD_LEARNER.
  *
@@ -250,7 +253,8 @@ int raft_read_index(struct raft *r, uint64_t read_id);
 /* The disk is nearly full: hand leadership over if possible and refuse proposals. */
 void raft_set_readonly(struct raft *r, bool readonly, uint64_t now_ms);
 
-/* --- what it knows ------------------------------------------------------------------------------ */
+/* --- what it knows ------------------------------------------------------------------------------
+ */
 
 enum raft_role raft_role(const struct raft *r);
 uint64_t raft_term(const struct raft *r);
@@ -272,7 +276,7 @@ size_t raft_log_bytes(const struct raft *r);
 
 struct raft_peer_report {
 	uint64_t id;
-	uint64_t match;    /* 0 unless leader */
+	uint64_t match; /* 0 unless leader */
 	uint64_t next;
 	uint64_t heard_ms; /* now_ms of its last answer, 0: never */
 	bool snapshot;     /* is being sent one */

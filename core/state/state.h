@@ -1,0 +1,153 @@
+/*
+ * state.h - the replicated state machine: sessions, views, locks.
+ *
+ * Pure and deterministic: every node applies the same commands in log order
+ * and must come to the same state, so nothing here asks for the time, a random
+ * number or the order of a hash table. It knows nothing of leaders, frames or
+ * open files; what a command led to goes out through struct state_hooks, during
+ * state_apply().
+ *
+ * A session belongs to one node and one process life:
+ *
+ *   SessionOpen ----> LIVE(incarnation = index of the open) --SessionEnd--> gone
+ *                      |  ^
+ *                      +--+ SessionOpen{resume}: same id, new incarnation; claims of open file
+ *                           descriptions, which died with the process, are dropped
+ *   SessionOpen without resume for a node with a LIVE session ends that one first.
+ *
+ * Commands of a session carry (incarnation, seq) and take effect only if the
+ * incarnation is the live one and seq is the next: so a command that was sent
+ * twice, or late, is one command or none.
+ *
+ * The view (epoch, live sessions) changes with each open and end; the epoch is
+ * the index of that entry.
+ */
+#ifndef COORDFS_STATE_H
+#define COORDFS_STATE_H
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#include "coordfs/core.h"
+#include "coordfs/status.h"
+#include "core/state/lock.h"
+#include "core/wire.h"
+
+struct state;
+
+struct session {
+	uint64_t id;          /* index of the entry that opened it */
+	uint64_t incarnation; /* index of the last open or resume */
+	uint64_t node;
+	uint64_t nonce;
+	uint64_t last_seq; /* of the last command applied in this incarnation */
+	uint64_t opened_unix_ms;
+	uint32_t ttl_ms;
+	struct claim *claims; /* utlist, by session_prev/session_next, oldest first */
+	size_t n_claims;
+	/* private to state/ from here on */
+	struct session *prev, *next; /* state->sessions, ordered by id */
+	uint64_t snap_mark;
+};
+
+enum session_event {
+	SESSION_OPENED,
+	SESSION_RESUMED,
+	SESSION_CLOSED, /* said goodbye, or replaced by an open without resume */
+	SESSION_EXPIRED,
+};
+
+struct state_hooks {
+	void *ctx;
+	/* What came of a command of a session (not of SessionOpen and SessionEnd). With ST_WAITING
+	 * a later granted(). token: of the grant, else 0. */
+	void (*result)(
+		void *ctx, uint64_t incarnation, uint64_t seq, enum status st, uint64_t token);
+	/* A waiting claim has become a holder. */
+	void (*granted)(void *ctx, const struct lock *lock, const struct claim *claim);
+	/* A claim ends because its session ended or was resumed; called before it is freed. */
+	void (*dropped)(void *ctx, const struct lock *lock, const struct claim *claim);
+	/* Called after OPENED and RESUMED took effect, and before a CLOSED or EXPIRED one is freed
+	 * (its claims are already dropped). */
+	void (*session)(void *ctx, const struct session *s, enum session_event what);
+};
+
+struct state_limits {
+	size_t locks_max;          /* default 16 Mi: ST_NO_SPACE beyond */
+	size_t waiters_max;        /* of one lock; default 1 Mi */
+	size_t session_claims_max; /* default 16 Mi */
+};
+
+void state_limits_default(struct state_limits *l);
+struct state *state_new(const struct state_limits *limits, const struct state_hooks *hooks);
+void state_free(struct state *s);
+/* A new owner listens (after a restore). */
+void state_set_hooks(struct state *s, const struct state_hooks *hooks);
+
+/*
+ * Apply one committed command. `index` grows from call to call. Content that
+ * makes no sense (a name too long, an owner 0) is refused with a result, the
+ * same on every node.
+ *
+ * -EBADMSG      not a Command: impossible in a log that its checksums passed; the node stops
+ * -EPROTO       of a newer format than this program knows; the node stops and says so
+ */
+int state_apply(struct state *s, uint64_t index, const void *command, size_t len);
+/* Entries that are no commands move the index on. */
+void state_skip(struct state *s, uint64_t index);
+
+uint64_t state_index(const struct state *s);
+uint64_t state_epoch(const struct state *s);
+
+const struct session *state_session(const struct state *s, uint64_t id);
+const struct session *state_session_of_node(const struct state *s, uint64_t node);
+/* First of the list by id; go on with ->next. NULL: none. */
+const struct session *state_sessions(const struct state *s);
+size_t state_n_sessions(const struct state *s);
+
+/* NULL: free and unknown. */
+const struct lock *state_lock(const struct state *s, const void *name, size_t name_len);
+const struct lock *state_locks(const struct state *s); /* all, by ->next, in order of creation */
+size_t state_n_locks(const struct state *s);
+/* The claim of an open file description; NULL: none. */
+const struct claim *state_claim(const struct state *s, uint64_t session, uint64_t owner);
+
+/* The data directory that a node id belongs to (16 bytes); NULL: never seen. */
+const uint8_t *state_member_uuid(const struct state *s, uint64_t node);
+/* Highest node id ever seen; ids are not used again. */
+uint64_t state_member_max(const struct state *s);
+
+/* The same for equal states, whatever the way to them. O(everything): for tests. */
+uint64_t state_digest(const struct state *s);
+/* Asserts every invariant here and in lock.h. O(everything). */
+void state_check(const struct state *s);
+
+/* --- snapshots ------------------------------------------------------------------------------
+ *
+ * Taken in slices between which commands go on being applied: the snapshot is of
+ * the moment of state_snapshot_begin(). What is about to change and has not been
+ * written yet is written first. At most one at a time.
+ */
+struct state_snapshot;
+
+struct state_snapshot *state_snapshot_begin(struct state *s);
+uint64_t state_snapshot_index(const struct state_snapshot *snap);
+/* Append at least one record and then up to about `budget_bytes` to `out`, with what changes have
+ * forced out in between. Returns false when that was the end. */
+bool state_snapshot_next(struct state_snapshot *snap, size_t budget_bytes, struct wire_buf *out);
+/* Also after the end. Accepts NULL. */
+void state_snapshot_free(struct state_snapshot *snap);
+
+/* Fed with the bytes of a snapshot, in pieces of any size. */
+struct state_restore;
+
+struct state_restore *state_restore_new(const struct state_limits *limits);
+/* -EBADMSG damaged, -EPROTO newer format. */
+int state_restore_feed(struct state_restore *r, const void *data, size_t len);
+/* The whole was fed: gives the state, without hooks. -EBADMSG: the end is missing. Frees `r`
+ * in any case. */
+int state_restore_end(struct state_restore *r, struct state **ret_state);
+void state_restore_free(struct state_restore *r);
+
+#endif

@@ -1,0 +1,154 @@
+/*
+ * core.h - what a front-end may ask of the node: the only interface between
+ * fs/, core/api/ and the core.
+ *
+ * Asynchronous: an operation that needs the cluster is answered through its
+ * callback, exactly once, never from inside the call that started it. All calls
+ * come from the loop's thread. The time is the loop's: whoever delivers an
+ * input from outside (a request, a frame, a timer) has told the core the time
+ * before (node_set_now()), and has thereby let it notice that its lease ran out.
+ */
+#ifndef COORDFS_CORE_H
+#define COORDFS_CORE_H
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#include "coordfs/status.h"
+
+#define CORE_NAME_MAX 255        /* bytes of a lock's name */
+#define CORE_LOCK_VALUE_MAX 4096 /* bytes */
+#define CORE_COMMAND_MAX 16      /* bytes of a task's name, with the NUL */
+
+struct core;
+struct core_op;
+
+/* Who asked: for signals and reports. pid 0: unknown (another pid namespace). */
+struct core_task {
+	uint32_t pid;
+	uint64_t start; /* /proc/PID/stat field 22, tells a reused pid apart; 0: unknown */
+	char command[CORE_COMMAND_MAX];
+};
+
+struct core_name {
+	const void *bytes; /* borrowed for the call */
+	size_t len;        /* 1..CORE_NAME_MAX */
+};
+
+/* --- locks ---------------------------------------------------------------------------------- */
+
+struct core_lock_request {
+	struct core_name name;
+	uint64_t owner; /* open file description: not 0, never used again in a process life */
+	bool shared;
+	bool wait; /* for as long as it takes; else ST_BUSY, and ST_TIMEOUT after `timeo` */
+	struct core_task task;   /* that asks */
+	struct core_task opener; /* that opened the file */
+	uint32_t uid;
+};
+
+/* token: of the grant with ST_OK, else 0. */
+typedef void core_lock_fn(void *arg, enum status st, uint64_t token);
+
+/*
+ * flock(2) for an open file description. A wait survives changes of leader and
+ * the loss of the node's session (it queues again at the tail). One operation
+ * per owner at a time: a second one while the first is under way is answered
+ * ST_BUSY.
+ */
+struct core_op *core_lock(
+	struct core *c, const struct core_lock_request *req, core_lock_fn *done, void *arg);
+
+/* The caller of a lock operation was interrupted. Its callback is called with ST_CANCELLED before
+ * this returns (the one exception to "never from inside"), and whatever the log makes of the
+ * request is undone. `op` is gone. */
+void core_interrupt(struct core *c, struct core_op *op);
+
+/* Give up what the owner holds. Answers at once and commits behind; later requests of this node
+ * take effect after it. An owner that holds nothing is fine. */
+void core_unlock(struct core *c, struct core_name name, uint64_t owner);
+
+/* Replace the lock's value. ST_DENIED: the owner does not hold it exclusively. `value` is copied.
+ */
+struct core_op *core_lock_set_value(struct core *c, struct core_name name, uint64_t owner,
+	const void *value, size_t len, core_lock_fn *done, void *arg);
+
+enum core_lock_mode {
+	CORE_FREE,
+	CORE_SHARED,
+	CORE_EXCLUSIVE
+};
+
+struct core_lock_info {
+	enum core_lock_mode mode;
+	size_t n_holders;
+	size_t n_waiters;
+	uint64_t token;    /* of the newest holder */
+	const void *value; /* borrowed until the next call that changes anything */
+	size_t value_len;
+	uint32_t uid; /* of the first holder */
+	uint64_t since_unix_ms;
+};
+
+/* From local memory. false: nobody holds it or waits for it. */
+bool core_lock_info(struct core *c, struct core_name name, struct core_lock_info *ret_info);
+/* What the owner holds as far as this node knows. CORE_FREE also when its session was lost. */
+enum core_lock_mode core_lock_held(struct core *c, uint64_t owner, uint64_t *ret_token);
+
+/* Exclusive holders' tasks on this node (for writes through another descriptor): calls fn until it
+ * returns false. */
+void core_lock_holders(struct core *c, struct core_name name,
+	bool (*fn)(void *arg, uint64_t owner, bool shared, bool here, const struct core_task *task,
+		const struct core_task *opener),
+	void *arg);
+
+/* Names in locks/, from local memory, for readdir. `cursor` starts at 0 and is moved on; names
+ * that exist during the whole listing are listed once. Returns false at the end. The name is
+ * borrowed until the next call. */
+bool core_lock_next(struct core *c, uint64_t *cursor, struct core_name *ret_name);
+
+/* --- what happens to a front-end ----------------------------------------------------------------
+ */
+
+struct core_listener {
+	void *ctx;
+	/* The session is lost: whatever owners of this process hold is gone, now. Called before any
+	 * other node can have been granted it. The front-end answers EIO on those descriptions from
+	 * here on and signals their holders. */
+	void (*session_lost)(void *ctx);
+	/* A former process of this node held this when it died (restart within the TTL): its
+	 * descriptor is gone. The front-end signals the holder if it still lives. */
+	void (*orphan)(void *ctx, const struct core_task *task, const struct core_task *opener);
+};
+
+void core_listen(struct core *c, const struct core_listener *l);
+
+/* --- reports
+ * --------------------------------------------------------------------------------------- */
+
+enum core_report {
+	CORE_REPORT_RAFT,
+	CORE_REPORT_NODES,
+	CORE_REPORT_SESSIONS,
+	CORE_REPORT_LOCKS,
+	CORE_REPORT_VERSION,
+	CORE_REPORT_MAX_,
+};
+
+/* File name under status/ and last part of the HTTP path. */
+const char *core_report_name(enum core_report r);
+/* JSON text with a newline at the end, from local memory. The caller frees it. */
+char *core_report(struct core *c, enum core_report r);
+
+/* --- limits for statfs
+ * ------------------------------------------------------------------------------- */
+
+struct core_usage {
+	uint64_t locks;
+	uint64_t locks_max;
+};
+
+void core_usage(struct core *c, struct core_usage *ret_usage);
+
+#endif
