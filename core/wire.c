@@ -19,7 +19,7 @@
 #include "coordfs/check.h"
 #include "coordfs/util.h"
 
-/* --- a growing buffer --------------------------------------------------------------------- */
+/* --- a growing buffer ---------------------------------------------------------------- */
 
 void wire_buf_fini(struct wire_buf *b)
 {
@@ -47,7 +47,7 @@ void wire_buf_append(struct wire_buf *b, const void *data, size_t bytes)
 	}
 }
 
-/* --- protobuf's wire format ---------------------------------------------------------------- */
+/* --- protobuf's wire format ---------------------------------------------------------- */
 
 enum wire_type {
 	VARINT = 0,
@@ -55,7 +55,9 @@ enum wire_type {
 };
 
 /* Numbers up to 15 make a tag of one byte. */
-enum frame_field { FRAME_RAFT = 1 };
+enum frame_field {
+	FRAME_RAFT = 1
+};
 enum raft_field {
 	RAFT_F_KIND = 1,
 	RAFT_F_TERM,
@@ -71,7 +73,12 @@ enum raft_field {
 	RAFT_F_DATA,
 	RAFT_F_CONFIG,
 };
-enum entry_field { ENTRY_F_INDEX = 1, ENTRY_F_TERM, ENTRY_F_KIND, ENTRY_F_DATA };
+enum entry_field {
+	ENTRY_F_INDEX = 1,
+	ENTRY_F_TERM,
+	ENTRY_F_KIND,
+	ENTRY_F_DATA
+};
 
 static size_t varint_size(uint64_t v)
 {
@@ -124,7 +131,7 @@ static uint8_t *put_bytes(uint8_t *p, unsigned field, const void *data, size_t l
 	return p + len;
 }
 
-/* --- frames out ------------------------------------------------------------------------------ */
+/* --- frames out ---------------------------------------------------------------------- */
 
 /* Writes the header and returns where the body goes. */
 static uint8_t *frame_begin(struct wire_buf *out, size_t body_len)
@@ -194,8 +201,7 @@ static size_t raft_size(const struct raft_msg *m, const struct packed_config *co
 	return n;
 }
 
-static uint8_t *put_raft(
-	uint8_t *p, const struct raft_msg *m, const struct packed_config *config)
+static uint8_t *put_raft(uint8_t *p, const struct raft_msg *m, const struct packed_config *config)
 {
 	p = put_number(p, RAFT_F_KIND, m->kind);
 	p = put_number(p, RAFT_F_TERM, m->term);
@@ -238,7 +244,7 @@ void wire_encode_raft(const struct raft_msg *msg, struct wire_buf *out)
 	free(config.data);
 }
 
-/* --- the memory of a decoded frame -------------------------------------------------------------- */
+/* --- the memory of a decoded frame --------------------------------------------------- */
 
 /*
  * What one frame may take. Commands of 30 bytes, the smallest that make sense,
@@ -275,6 +281,12 @@ static struct arena_block *block_new(size_t bytes)
 	return b;
 }
 
+/* 0 on overflow. */
+static size_t align_up(size_t bytes)
+{
+	return (bytes + alignof(max_align_t) - 1) & ~(alignof(max_align_t) - 1);
+}
+
 /* NULL: does not fit. */
 static void *block_take(struct arena_block *b, size_t bytes)
 {
@@ -290,7 +302,7 @@ static void *block_take(struct arena_block *b, size_t bytes)
 static void *arena_alloc(void *ctx, size_t bytes)
 {
 	struct wire_frame *f = ctx;
-	size_t take = (bytes + alignof(max_align_t) - 1) & ~(alignof(max_align_t) - 1);
+	size_t take = align_up(bytes);
 	struct arena_block *b;
 	void *p;
 
@@ -326,7 +338,7 @@ static struct wire_frame *frame_new(size_t body_len)
 	if (b == NULL) {
 		return NULL;
 	}
-	f = block_take(b, sizeof *f + (-sizeof *f & (alignof(max_align_t) - 1)));
+	f = block_take(b, align_up(sizeof *f));
 	*f = (struct wire_frame){
 		.allocator = {.alloc = arena_alloc, .free = arena_free, .allocator_data = f},
 		.blocks = b,
@@ -354,7 +366,7 @@ void wire_frame_free(struct wire_frame *f)
 	}
 }
 
-/* --- frames in: every length, id and kind is checked -------------------------------------------- */
+/* --- frames in: every length, id and kind is checked --------------------------------- */
 
 static int decode_entry(const Wire__Entry *w, struct raft_entry **ret_entry)
 {
@@ -444,12 +456,19 @@ static int decode_raft(struct wire_frame *f, const Wire__Raft *w)
 
 static bool propose_valid(const Wire__Propose *w)
 {
+	/* The last sequence number must be one, too. */
+	if (w->n_commands == 0 || w->first_seq > UINT64_MAX - (w->n_commands - 1)) {
+		return false;
+	}
+	if (w->session != 0 && w->first_seq == 0) {
+		return false;
+	}
 	for (size_t i = 0; i < w->n_commands; i++) {
 		if (w->commands[i].len == 0 || w->commands[i].len > RAFT_ENTRY_BYTES_MAX) {
 			return false;
 		}
 	}
-	return w->n_commands > 0;
+	return true;
 }
 
 static bool member_change_valid(const Wire__MemberChange *w)
