@@ -14,6 +14,8 @@
  *                      +--+ SessionOpen{resume}: same id, new incarnation; claims of open file
  *                           descriptions, which died with the process, are dropped
  *   SessionOpen without resume for a node with a LIVE session ends that one first.
+ *   SessionOpen for a node whose live session is not of the incarnation that it `replaces`, or that
+ *   belongs to another data directory: no effect.
  *
  * Commands of a session carry (incarnation, seq) and take effect only if the
  * incarnation is the live one and seq is the next: so a command that was sent
@@ -44,11 +46,10 @@ struct session {
 	uint64_t last_seq; /* of the last command applied in this incarnation */
 	uint64_t opened_unix_ms;
 	uint32_t ttl_ms;
-	struct claim *claims; /* utlist, by session_prev/session_next, oldest first */
+	struct claim *claims; /* utlist, by session_prev/session_next, in order of seq */
 	size_t n_claims;
-	/* private to state/ from here on */
-	struct session *prev, *next; /* state->sessions, ordered by id */
-	uint64_t snap_mark;
+	struct session *prev, *next; /* all sessions, ordered by id */
+	UT_hash_handle hh;           /* private to state/: by id */
 };
 
 enum session_event {
@@ -68,18 +69,20 @@ struct state_hooks {
 	void (*granted)(void *ctx, const struct lock *lock, const struct claim *claim);
 	/* A claim ends because its session ended or was resumed; called before it is freed. */
 	void (*dropped)(void *ctx, const struct lock *lock, const struct claim *claim);
-	/* Called after OPENED and RESUMED took effect, and before a CLOSED or EXPIRED one is freed
-	 * (its claims are already dropped). */
+	/* Called after OPENED and RESUMED took effect, and before a CLOSED or EXPIRED one is freed:
+	 * its claims are already dropped, it has left the list, and the epoch is the new one. */
 	void (*session)(void *ctx, const struct session *s, enum session_event what);
 };
 
 struct state_limits {
-	size_t locks_max;          /* default 16 Mi: ST_NO_SPACE beyond */
-	size_t waiters_max;        /* of one lock; default 1 Mi */
+	size_t locks_max;   /* default 16 Mi: ST_NO_SPACE beyond */
+	size_t waiters_max; /* of one lock; default 1 Mi, and no more: see LOCK_TOKEN_SHIFT */
 	size_t session_claims_max; /* default 16 Mi */
 };
 
 void state_limits_default(struct state_limits *l);
+/* `limits` NULL: the defaults; `hooks` NULL: nobody listens. Hooks that are NULL are not called.
+ * The limits are part of the machine: every node must have the same. */
 struct state *state_new(const struct state_limits *limits, const struct state_hooks *hooks);
 void state_free(struct state *s);
 /* A new owner listens (after a restore). */
@@ -110,6 +113,13 @@ size_t state_n_sessions(const struct state *s);
 const struct lock *state_lock(const struct state *s, const void *name, size_t name_len);
 const struct lock *state_locks(const struct state *s); /* all, by ->next, in order of creation */
 size_t state_n_locks(const struct state *s);
+/*
+ * The first lock in order of creation whose serial is above `serial`; NULL: none. For listings that
+ * go on while locks come and go: each step asks for what comes after the serial that the step
+ * before gave. The last few listings' places are remembered, so such a step is O(1); with more
+ * listings at a time than that, or after a jump, it walks the list.
+ */
+const struct lock *state_lock_after(const struct state *s, uint64_t serial);
 /* The claim of an open file description; NULL: none. */
 const struct claim *state_claim(const struct state *s, uint64_t session, uint64_t owner);
 
@@ -127,7 +137,11 @@ void state_check(const struct state *s);
  *
  * Taken in slices between which commands go on being applied: the snapshot is of
  * the moment of state_snapshot_begin(). What is about to change and has not been
- * written yet is written first. At most one at a time.
+ * written yet is written first. At most one at a time. Members and sessions, one per node, are
+ * written by state_snapshot_begin().
+ *
+ * Form: records of a 4-byte little-endian length and a packed SnapRecord; SnapHeader, SnapMembers,
+ * SnapSessions, SnapLocks in any order, SnapEnd. A lock with many claims takes several records.
  */
 struct state_snapshot;
 
@@ -139,7 +153,8 @@ bool state_snapshot_next(struct state_snapshot *snap, size_t budget_bytes, struc
 /* Also after the end. Accepts NULL. */
 void state_snapshot_free(struct state_snapshot *snap);
 
-/* Fed with the bytes of a snapshot, in pieces of any size. */
+/* Fed with the bytes of a snapshot, in pieces of any size. Anything is survived. A snapshot above
+ * the limits is taken in: they are for what is asked anew. */
 struct state_restore;
 
 struct state_restore *state_restore_new(const struct state_limits *limits);
