@@ -29,7 +29,7 @@ void wire_buf_fini(struct wire_buf *b)
 
 uint8_t *wire_buf_reserve(struct wire_buf *b, size_t bytes)
 {
-	if (b->cap - b->len < bytes) {
+	if (b->data == NULL || b->cap - b->len < bytes) {
 		ASSERT(bytes <= SIZE_MAX / 4 && b->len <= SIZE_MAX / 4);
 		b->cap = MAX(MAX(2 * b->cap, b->len + bytes), 256); /* arbitrary least size */
 		b->data = xrealloc(b->data, b->cap);
@@ -39,10 +39,8 @@ uint8_t *wire_buf_reserve(struct wire_buf *b, size_t bytes)
 
 void wire_buf_append(struct wire_buf *b, const void *data, size_t bytes)
 {
-	uint8_t *to = wire_buf_reserve(b, bytes);
-
 	if (bytes > 0) {
-		memcpy(to, data, bytes);
+		memcpy(wire_buf_reserve(b, bytes), data, bytes);
 		b->len += bytes;
 	}
 }
