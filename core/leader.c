@@ -102,8 +102,10 @@ void leader_role_changed(struct node *n)
 
 static void take_unsequenced(struct node *n, const Wire__Propose *p)
 {
+	uint64_t index; /* not needed: the result is seen when the entry is applied */
+
 	for (size_t i = 0; i < p->n_commands; i++) {
-		int rc = raft_propose(n->raft, p->commands[i].data, p->commands[i].len, NULL);
+		int rc = raft_propose(n->raft, p->commands[i].data, p->commands[i].len, &index);
 
 		if (rc < 0) {
 			return; /* its sender sends it again */
@@ -119,12 +121,13 @@ static void take_sequenced(
 		return;
 	}
 	for (size_t i = 0; i < p->n_commands; i++) {
+		uint64_t index; /* not needed, see above */
 		int rc;
 
 		if (p->first_seq + i <= f->appended_seq) {
 			continue;
 		}
-		rc = raft_propose(n->raft, p->commands[i].data, p->commands[i].len, NULL);
+		rc = raft_propose(n->raft, p->commands[i].data, p->commands[i].len, &index);
 		if (rc < 0) {
 			refuse(n, from, p, rc == -ENOBUFS ? 0 : f->appended_seq + 1, rc != -ENOSPC);
 			return;
