@@ -15,8 +15,10 @@
 
 #define CONTAINER_OF(ptr, type, member) ((type *)(void *)((char *)(ptr)-offsetof(type, member)))
 
+#ifndef MIN /* uv.h brings those of sys/param.h, which are the same */
 #define MIN(a, b) ((a) < (b) ? (a) : (b))
 #define MAX(a, b) ((a) > (b) ? (a) : (b))
+#endif
 
 /* Evaluates to `ptr` and sets it to NULL: the reader sees who owns it now. */
 #define TAKE(ptr)                                                                                  \
