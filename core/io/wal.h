@@ -4,8 +4,9 @@
  * One directory per node:
  *
  *   log/<number>.seg     segments of `segment_bytes`, zeroed before use or recycled
- *   log/spare-<n>.seg    the next segments, prepared off the hot path
- *   vote                 term and vote, two checksummed slots written in turn
+ *   log/spare-<n>.seg    files for the next segments, prepared off the hot path
+ *   vote                 term and vote, two checksummed slots written one after the other
+ *   mark                 up to where the log is known to be durable, written now and then
  *   reserve              ballast: its blocks let a full disk be seen early
  *
  * A record is {length, index, term, kind, checksum, payload}; the checksum
@@ -47,13 +48,15 @@ struct wal_events {
 	void (*reset_done)(void *ctx, uint64_t index);
 	/* The disk is short of space (the reserve had to be used), or has space again. */
 	void (*low_space)(void *ctx, bool low);
-	/* A write or fsync failed: stop the process. `text` names file, operation and errno. */
+	/* A write or fsync failed: stop the process. `error` is a negative errno; `text` names
+	 * file, operation and reason. */
 	void (*failed)(void *ctx, int error, const char *text);
 };
 
 struct wal_options {
 	const char *dir;      /* exists */
-	size_t segment_bytes; /* default (0): 16 MiB */
+	size_t segment_bytes; /* default (0): 16 MiB; an entry larger than a segment fails the log
+			       */
 	size_t reserve_bytes; /* default (0): two segments */
 	size_t batch_bytes;   /* of one fdatasync; default (0): 4 MiB */
 	bool create; /* the directory is new: make an empty log; else its absence refuses */
@@ -75,8 +78,9 @@ void wal_recovered_fini(struct wal_recovered *r);
 
 /*
  * Read the log, then start the thread. Callbacks run on `loop`.
- * -EUCLEAN damaged; -ENOENT not created; -EEXIST create, but there is a log; -ENOSPC; others from
- * the system. `err` gets one sentence for the operator.
+ * -EUCLEAN damaged; -ENOENT not created; -EEXIST create, but there is a log; -EBUSY open in another
+ * process; -EINVAL segment_bytes; -ENOSPC; others from the system. `err` gets one sentence for the
+ * operator. An unfinished creation is begun anew.
  */
 int wal_open(uv_loop_t *loop, const struct wal_options *o, const struct wal_events *events,
 	struct wal **ret_wal, struct wal_recovered *ret_recovered, char *err, size_t err_size);
