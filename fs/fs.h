@@ -21,8 +21,8 @@ struct fs_options {
 	const char *mountpoint;
 	struct core *core;
 	bool read_only;
-	bool allow_other;       /* default when root */
-	int lost_signal;        /* to holders of lost locks; 0: none */
+	bool allow_other; /* default when root */
+	int lost_signal;  /* to holders of lost locks; 0: none */
 	struct tracer trace;
 	void *ctx;
 	/* Before requests of a wake-up are delivered: tells the core the time. */

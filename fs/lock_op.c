@@ -1,0 +1,293 @@
+/*
+ * lock_op.c - one request on a lock, from the kernel's question to its answer.
+ *
+ * Happy path: QUEUED behind the handle's other operations (the core takes one per
+ * owner at a time, where two threads may well ask on one descriptor), ASKED, answered
+ * from the core's callback.
+ * Failures: an interrupt, the loss of the session, a close and the end of the mount all
+ * cancel. A queued operation is then answered at once; one that the core has is
+ * interrupted there, which undoes it, and answered from the same callback.
+ * A grant whose caller is gone by the time of the answer (the reply says ENOENT) is given
+ * back.
+ */
+#include "fs/lock_op.h"
+
+#include <errno.h>
+#include <utlist.h>
+
+#include "coordfs/util.h"
+#include "fs/status_errno.h"
+
+enum lock_op_kind {
+	OP_FLOCK,
+	OP_WRITE,
+	OP_TRUNCATE,
+};
+
+enum lock_op_step {
+	OP_QUEUED,
+	OP_ASKED,
+};
+
+struct lock_op {
+	struct fs *fs;
+	struct lock_handle *h;
+	struct lock_op *prev, *next; /* h->ops */
+	fuse_req_t req;
+	enum lock_op_kind kind;
+	enum lock_op_step step;
+	struct core_op *core_op; /* OP_ASKED: borrowed from the core */
+	int cancel_errno;        /* what a cancelled operation answers; 0: not cancelled */
+	bool armed;              /* an interrupt may be acted upon */
+	bool interrupted;
+
+	bool shared; /* OP_FLOCK */
+	bool wait;
+	struct core_task asker;
+
+	bool append; /* OP_WRITE; for OP_TRUNCATE, `off` is the new size */
+	size_t off;
+	size_t size;
+	char data[];
+};
+
+static void ops_run(struct lock_handle *h);
+
+static void op_free(struct lock_op *op)
+{
+	DL_DELETE(op->h->ops, op);
+	free(op);
+}
+
+static void op_refuse(struct lock_op *op, int answer)
+{
+	(void)fuse_reply_err(op->req, answer); /* a caller that is gone has lost nothing */
+	op_free(op);
+}
+
+static void op_succeed(struct lock_op *op)
+{
+	struct lock_handle *h = op->h;
+	struct stat st;
+
+	switch (op->kind) {
+	case OP_FLOCK:
+		h->holder = op->asker;
+		lock_handle_holds(op->fs, h, op->shared ? CORE_SHARED : CORE_EXCLUSIVE);
+		if (fuse_reply_err(op->req, 0) != 0) {
+			core_unlock(op->fs->o.core, lock_inode_name(h->inode), h->owner);
+			lock_handle_holds(op->fs, h, CORE_FREE);
+		}
+		break;
+	case OP_WRITE:
+		(void)fuse_reply_write(op->req, op->size); /* committed, heard or not */
+		break;
+	case OP_TRUNCATE:
+		lock_inode_stat(op->fs, h->inode, fuse_req_ctx(op->req)->uid, &st);
+		(void)fuse_reply_attr(op->req, &st, 0); /* committed, heard or not */
+		break;
+	}
+	op_free(op);
+}
+
+static void op_fail(struct lock_op *op, enum status st)
+{
+	struct lock_handle *h = op->h;
+
+	if (op->kind == OP_FLOCK) {
+		if (st == ST_OK) {
+			/* Granted to a descriptor that says EIO from now on. */
+			core_unlock(op->fs->o.core, lock_inode_name(h->inode), h->owner);
+		} else if (!h->lost && h->held != CORE_FREE) {
+			/* A conversion that failed may have cost the lock it came from. */
+			lock_handle_holds(
+				op->fs, h, core_lock_held(op->fs->o.core, h->owner, NULL));
+		}
+	}
+	if (op->cancel_errno != 0) {
+		op_refuse(op, op->cancel_errno);
+	} else if (h->lost) {
+		op_refuse(op, EIO);
+	} else {
+		/* ST_CANCELLED without an interrupt cannot be EINTR: the kernel would restart. */
+		op_refuse(op, st == ST_CANCELLED ? ESHUTDOWN : errno_of(st));
+	}
+}
+
+static void op_done(void *arg, enum status st, uint64_t token)
+{
+	struct lock_op *op = arg;
+	struct lock_handle *h = op->h;
+
+	(void)token;
+	op->core_op = NULL;
+	if (st == ST_OK && op->cancel_errno == 0 && !h->lost) {
+		op_succeed(op);
+	} else {
+		op_fail(op, st);
+	}
+	ops_run(h);
+}
+
+static void ask_flock(struct lock_op *op)
+{
+	struct lock_handle *h = op->h;
+	struct core_lock_request request = {
+		.name = lock_inode_name(h->inode),
+		.owner = h->owner,
+		.shared = op->shared,
+		.wait = op->wait,
+		.task = op->asker,
+		.opener = h->opener,
+		.uid = fuse_req_ctx(op->req)->uid,
+	};
+
+	h->asked = true;
+	op->core_op = core_lock(op->fs->o.core, &request, op_done, op);
+}
+
+/* The value as it will be, from what it is now. */
+static void ask_value(struct lock_op *op)
+{
+	struct core *core = op->fs->o.core;
+	struct core_name name = lock_inode_name(op->h->inode);
+	uint8_t value[CORE_LOCK_VALUE_MAX] = {0};
+	struct core_lock_info info = {.value_len = 0};
+	size_t len;
+
+	if (core_lock_info(core, name, &info) && info.value_len > 0) {
+		memcpy(value, info.value, MIN(info.value_len, sizeof(value)));
+	}
+	if (op->append) {
+		op->off = info.value_len;
+	}
+	len = op->off + op->size;
+	if (len > sizeof(value)) {
+		op_refuse(op, EFBIG);
+		return;
+	}
+	if (op->size > 0) {
+		memcpy(value + op->off, op->data, op->size);
+	}
+	op->core_op = core_lock_set_value(core, name, op->h->owner, value, len, op_done, op);
+}
+
+static void op_ask(struct lock_op *op)
+{
+	op->step = OP_ASKED;
+	if (op->h->lost) {
+		op_refuse(op, EIO);
+	} else if (op->kind == OP_FLOCK) {
+		ask_flock(op);
+	} else {
+		ask_value(op);
+	}
+}
+
+static void ops_run(struct lock_handle *h)
+{
+	while (h->ops != NULL && h->ops->step == OP_QUEUED) {
+		op_ask(h->ops);
+	}
+}
+
+static void op_cancel(struct lock_op *op, int answer)
+{
+	op->cancel_errno = answer;
+	if (op->step == OP_QUEUED) {
+		op_refuse(op, answer);
+	} else {
+		core_interrupt(op->fs->o.core, op->core_op); /* answers from op_done() */
+	}
+}
+
+/* libfuse may call this from inside fuse_req_interrupt_func(), where the request must not be
+ * answered yet. */
+static void op_interrupted(fuse_req_t req, void *data)
+{
+	struct lock_op *op = data;
+
+	(void)req;
+	op->interrupted = true;
+	if (op->armed) {
+		op_cancel(op, EINTR);
+	}
+}
+
+static struct lock_op *op_new(
+	struct fs *fs, fuse_req_t req, struct lock_handle *h, enum lock_op_kind kind, size_t data)
+{
+	struct lock_op *op = xcalloc(1, sizeof(*op) + data);
+
+	op->fs = fs;
+	op->h = h;
+	op->req = req;
+	op->kind = kind;
+	return op;
+}
+
+static void op_start(struct lock_op *op)
+{
+	fuse_req_t req = op->req;
+
+	fuse_req_interrupt_func(req, op_interrupted, op);
+	if (op->interrupted) {
+		(void)fuse_reply_err(req, EINTR); /* that is what it wanted to hear */
+		free(op);
+		return;
+	}
+	op->armed = true;
+	DL_APPEND(op->h->ops, op);
+	ops_run(op->h);
+}
+
+void lock_op_flock(struct fs *fs, fuse_req_t req, struct lock_handle *h, bool shared, bool wait)
+{
+	struct lock_op *op = op_new(fs, req, h, OP_FLOCK, 0);
+
+	lock_handle_tasks(fs, h, (uint32_t)fuse_req_ctx(req)->pid);
+	op->asker = h->asker;
+	op->shared = shared;
+	op->wait = wait;
+	op_start(op);
+}
+
+void lock_op_write(struct fs *fs, fuse_req_t req, struct lock_handle *h, const char *data,
+	size_t size, off_t off, bool append)
+{
+	struct lock_op *op;
+
+	if (size > CORE_LOCK_VALUE_MAX || off < 0 || off > CORE_LOCK_VALUE_MAX) {
+		(void)fuse_reply_err(req, EFBIG); /* nothing was written */
+		return;
+	}
+	op = op_new(fs, req, h, OP_WRITE, size);
+	memcpy(op->data, data, size);
+	op->size = size;
+	op->off = (size_t)off;
+	op->append = append;
+	op_start(op);
+}
+
+void lock_op_truncate(struct fs *fs, fuse_req_t req, struct lock_handle *h, size_t size)
+{
+	struct lock_op *op = op_new(fs, req, h, OP_TRUNCATE, 0);
+
+	op->off = size;
+	op_start(op);
+}
+
+void lock_ops_cancel(struct lock_handle *h, int answer)
+{
+	struct lock_op *op, *next;
+
+	/* The queued ones first: none of them shall start when the one before it ends. */
+	DL_FOREACH_SAFE (h->ops, op, next) {
+		if (op->step == OP_QUEUED) {
+			op_cancel(op, answer);
+		}
+	}
+	if (h->ops != NULL) {
+		op_cancel(h->ops, answer);
+	}
+}
