@@ -90,7 +90,6 @@ void snap_fail(struct snapshots *s, const struct snap_job *j)
 
 struct removal {
 	struct snap_job job;
-	int dir_fd; /* borrowed: open until the last job */
 	char name[SNAP_NAME_MAX];
 };
 
@@ -98,9 +97,7 @@ static void removal_work(struct snap_job *j)
 {
 	struct removal *r = CONTAINER_OF(j, struct removal, job);
 
-	if (unlinkat(r->dir_fd, r->name, 0) < 0 && errno != ENOENT) {
-		j->error = -errno;
-	}
+	j->error = snap_dir_remove(&j->s->dir, r->name);
 }
 
 static void removal_done(struct snap_job *j)
@@ -118,7 +115,6 @@ static void start_removal(struct snapshots *s, struct snap_id id)
 {
 	struct removal *r = xcalloc(1, sizeof *r);
 
-	r->dir_fd = s->dir.fd;
 	snap_name(id, r->name);
 	snap_job_start(s, &r->job, removal_work, removal_done);
 }

@@ -6,6 +6,7 @@
 #include <stdbool.h>
 #include <stdio.h>
 #include <sys/stat.h>
+#include <time.h>
 #include <unistd.h>
 #include <xxhash.h>
 
@@ -24,10 +25,16 @@ enum record_kind {
 #define END_BYTES 8u
 
 /*
- * How much is written before it is pushed to the disk. Without this the final
- * fsync finds the whole file dirty, and every fdatasync of the log waits behind it.
+ * How much is written before it is pushed to the disk. Else the final fsync finds
+ * the whole file dirty, and the log's fdatasync waits behind it (ext4, 100 MiB:
+ * 45 ms; so: at most 5 ms). After each push the disk is left alone for as long as it took.
  */
-#define FLUSH_BYTES (1u << 20)
+#define FLUSH_BYTES (256u << 10)
+/*
+ * How much is freed at once of a file that goes. Else the log's fdatasync waits for all
+ * of it (ext4 with discard, 100 MiB: 20 ms; so: 1 ms).
+ */
+#define SHRINK_BYTES (1 << 20)
 
 static void put_le(uint8_t *p, uint64_t v, unsigned bytes)
 {
@@ -111,13 +118,28 @@ static bool flush_unsupported(int error)
 	return error == EINVAL || error == ENOSYS || error == EOPNOTSUPP || error == ESPIPE;
 }
 
+/* The log's turn, on the disk that both share. */
+static void pause_as_long_as_since(const struct timespec *begun)
+{
+	struct timespec now;
+	int64_t ns;
+
+	(void)clock_gettime(CLOCK_MONOTONIC, &now);
+	ns = (int64_t)(now.tv_sec - begun->tv_sec) * 1000000000 + now.tv_nsec - begun->tv_nsec;
+	now.tv_sec = ns / 1000000000;
+	now.tv_nsec = ns % 1000000000;
+	(void)nanosleep(&now, NULL); /* shorter, if a signal comes, will do */
+}
+
 static int flush(struct snap_file *f, struct snap_err err)
 {
+	struct timespec begun;
 	int rc;
 
 	if (f->size - f->flushed < FLUSH_BYTES) {
 		return 0;
 	}
+	(void)clock_gettime(CLOCK_MONOTONIC, &begun); /* cannot fail: there is this clock */
 	rc = sync_file_range(f->fd, (off_t)f->flushed, (off_t)(f->size - f->flushed),
 		SYNC_FILE_RANGE_WAIT_BEFORE | SYNC_FILE_RANGE_WRITE | SYNC_FILE_RANGE_WAIT_AFTER);
 	if (rc < 0 && !flush_unsupported(errno)) {
@@ -125,6 +147,7 @@ static int flush(struct snap_file *f, struct snap_err err)
 		return file_error(f, "sync_file_range", -errno, err);
 	}
 	f->flushed = f->size;
+	pause_as_long_as_since(&begun);
 	return 0;
 }
 
@@ -238,14 +261,46 @@ int snap_file_publish(struct snap_file *f, struct snap_id id, struct snap_err er
 	return 0;
 }
 
+/* --- removing ------------------------------------------------------------------------------ */
+
+static void shrink(int fd)
+{
+	off_t size = lseek(fd, 0, SEEK_END);
+
+	while (size > SHRINK_BYTES) {
+		size -= SHRINK_BYTES;
+		if (ftruncate(fd, size) < 0) {
+			return; /* then close() frees the rest at once */
+		}
+	}
+}
+
 void snap_file_discard(struct snap_file *f)
 {
 	if (f->fd < 0) {
 		return;
 	}
-	(void)close_file(f); /* nobody will read it */
 	/* What stays is truncated by the next snap_file_create(), or removed at the next start. */
 	(void)unlinkat(f->dir->fd, f->name, 0);
+	shrink(f->fd);
+	(void)close_file(f); /* nobody will read it */
+}
+
+int snap_dir_remove(const struct snap_dir *dir, const char *name)
+{
+	int fd = openat(dir->fd, name, O_RDWR | O_CLOEXEC);
+	int rc = 0;
+
+	if (fd < 0) {
+		return -errno;
+	}
+	if (unlinkat(dir->fd, name, 0) < 0) {
+		rc = -errno;
+	} else {
+		shrink(fd);
+	}
+	(void)close(fd); /* nobody will read it */
+	return rc;
 }
 
 /* --- reading ------------------------------------------------------------------------------- */

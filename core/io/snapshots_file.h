@@ -74,8 +74,10 @@ int snap_file_write_end(struct snap_file *f, struct snap_err err);
 int snap_file_write_raw(struct snap_file *f, const void *data, size_t len, struct snap_err err);
 /* Sync, rename to its own name, sync the directory, close. */
 int snap_file_publish(struct snap_file *f, struct snap_id id, struct snap_err err);
-/* Close and remove. Accepts one that is not open. */
+/* Remove and close. Accepts one that is not open. */
 void snap_file_discard(struct snap_file *f);
+/* Who has the file open sees it shrink, but only after it is unlinked (st_nlink 0). */
+int snap_dir_remove(const struct snap_dir *dir, const char *name);
 
 /* What a walk over a file meets. Members may be NULL. Borrowed for the call; a negative errno
  * ends the walk. */

@@ -9,7 +9,8 @@
  * A file that arrives damaged is dropped and asked for again from offset 0.
  *
  * Sending: each read opens the file by its name, so there is nothing to keep
- * in step when a newer one replaces it.
+ * in step when a newer one replaces it; a read that finds its file unlinked at
+ * the end is stale.
  */
 #include <errno.h>
 #include <fcntl.h>
@@ -215,7 +216,7 @@ static int read_all(int fd, uint8_t *to, size_t len, uint64_t offset)
 			continue;
 		}
 		if (n <= 0) {
-			return n < 0 ? -errno : -EIO; /* nobody makes the file shorter */
+			return n < 0 ? -errno : -EIO;
 		}
 		to += n;
 		offset += (size_t)n;
@@ -240,6 +241,13 @@ static int read_from(struct read_job *r, int fd)
 	return read_all(fd, r->data, r->len, r->offset);
 }
 
+static bool is_unlinked(int fd)
+{
+	struct stat st;
+
+	return fstat(fd, &st) == 0 && st.st_nlink == 0;
+}
+
 static void read_work(struct snap_job *j)
 {
 	struct read_job *r = CONTAINER_OF(j, struct read_job, job);
@@ -257,6 +265,9 @@ static void read_work(struct snap_job *j)
 		return;
 	}
 	j->error = read_from(r, fd);
+	if (is_unlinked(fd)) {
+		j->error = -ESTALE; /* and it may have been shorter already than it was */
+	}
 	(void)close(fd); /* read only */
 }
 
