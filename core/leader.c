@@ -59,8 +59,10 @@ static struct follower_session *know(struct node *n, const struct session *s)
 	}
 	if (f->incarnation != s->incarnation) {
 		f->incarnation = s->incarnation;
-		f->appended_seq = s->last_seq;
+		f->appended_seq = 0;
 	}
+	/* What is applied is in the log; a new leader still applies what it inherited. */
+	f->appended_seq = MAX(f->appended_seq, s->last_seq);
 	return f;
 }
 
