@@ -18,7 +18,7 @@ enum {
 	INO_REPORTS, /* and one for each report */
 };
 
-void dir_stat(
+void fixed_stat(
 	struct fs *fs, const struct inode *inode, mode_t mode, nlink_t nlink, struct stat *ret_st)
 {
 	*ret_st = (struct stat){
@@ -75,11 +75,11 @@ static struct fixed_dir *fixed_dir_of(struct inode *inode)
 static void child_stat(struct fs *fs, const struct fixed_entry *e, struct stat *ret_st)
 {
 	if (S_ISREG(e->type)) {
-		dir_stat(fs, e->inode, S_IFREG | 0444, 1, ret_st);
+		report_stat(fs, e->inode, ret_st);
 	} else if (e->inode == &fs->locks) {
-		dir_stat(fs, e->inode, PUBLIC_DIR_MODE, 2, ret_st);
+		fixed_stat(fs, e->inode, PUBLIC_DIR_MODE, 2, ret_st);
 	} else {
-		dir_stat(fs, e->inode, fixed_dir_of(e->inode)->mode, 2, ret_st);
+		fixed_stat(fs, e->inode, fixed_dir_of(e->inode)->mode, 2, ret_st);
 	}
 }
 
@@ -92,12 +92,12 @@ static void fixed_lookup(struct fs *fs, fuse_req_t req, struct inode *inode, con
 		const struct fixed_entry *e = &dir->entries[i];
 		struct fuse_entry_param entry = {
 			.ino = (fuse_ino_t)(uintptr_t)e->inode,
-			.attr_timeout = FIXED_TREE_TIMEOUT_S,
 			.entry_timeout = FIXED_TREE_TIMEOUT_S,
 		};
 
 		if (strcmp(e->name, name) == 0) {
 			child_stat(fs, e, &entry.attr);
+			entry.attr_timeout = S_ISREG(e->type) ? 0 : FIXED_TREE_TIMEOUT_S;
 			(void)fuse_reply_entry(req, &entry); /* not counted, so nothing to undo */
 			return;
 		}
@@ -129,7 +129,7 @@ static void fixed_getattr(struct fs *fs, fuse_req_t req, struct inode *inode)
 	const struct fixed_dir *dir = fixed_dir_of(inode);
 	struct stat st;
 
-	dir_stat(fs, inode, dir->mode, inode == &fs->root.inode ? 2 + CHILD_MAX_ : 2, &st);
+	fixed_stat(fs, inode, dir->mode, inode == &fs->root.inode ? 2 + CHILD_MAX_ : 2, &st);
 	(void)fuse_reply_attr(req, &st, FIXED_TREE_TIMEOUT_S); /* nobody to tell */
 }
 
@@ -172,8 +172,8 @@ void fixed_tree_init(struct fs *fs)
 	fs->root_entries[CHILD_CACHE] = (struct fixed_entry){"cache", &fs->cache.inode, S_IFDIR};
 	fs->root_entries[CHILD_STATUS] = (struct fixed_entry){"status", &fs->status.inode, S_IFDIR};
 	for (i = 0; i < CORE_REPORT_MAX_; i++) {
-		fs->reports[i] = (struct inode){&report_ops, INO_REPORTS + i};
+		fs->reports[i] = (struct report){{&report_ops, INO_REPORTS + i}, 0, fs->born};
 		fs->status_entries[i] = (struct fixed_entry){
-			core_report_name((enum core_report)i), &fs->reports[i], S_IFREG};
+			core_report_name((enum core_report)i), &fs->reports[i].inode, S_IFREG};
 	}
 }

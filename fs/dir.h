@@ -9,7 +9,7 @@
 /* Three directories are for everybody, as /tmp is. */
 #define PUBLIC_DIR_MODE (S_IFDIR | S_ISVTX | 0777)
 
-void dir_stat(
+void fixed_stat(
 	struct fs *fs, const struct inode *inode, mode_t mode, nlink_t nlink, struct stat *ret_st);
 
 /* Entries of one READDIR, as many as the kernel has room for. Memory only: never waits. */

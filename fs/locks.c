@@ -24,7 +24,7 @@ static void locks_getattr(struct fs *fs, fuse_req_t req, struct inode *inode)
 {
 	struct stat st;
 
-	dir_stat(fs, inode, PUBLIC_DIR_MODE, 2, &st);
+	fixed_stat(fs, inode, PUBLIC_DIR_MODE, 2, &st);
 	(void)fuse_reply_attr(req, &st, FIXED_TREE_TIMEOUT_S); /* nobody to tell */
 }
 

@@ -83,6 +83,13 @@ struct fixed_dir {
 	size_t n_entries;
 };
 
+/* A file in status/. */
+struct report {
+	struct inode inode;
+	size_t len;           /* of the text made last */
+	struct timespec made; /* when */
+};
+
 enum fixed_child {
 	CHILD_LOCKS,
 	CHILD_QUEUES,
@@ -114,7 +121,7 @@ struct fs {
 	struct fixed_dir cache;
 	struct fixed_dir status;
 	struct inode locks;
-	struct inode reports[CORE_REPORT_MAX_];
+	struct report reports[CORE_REPORT_MAX_];
 	struct fixed_entry root_entries[CHILD_MAX_];
 	struct fixed_entry status_entries[CORE_REPORT_MAX_];
 
@@ -138,6 +145,7 @@ extern const struct inode_ops root_ops, empty_dir_ops, status_dir_ops;
 
 /* status.c */
 extern const struct inode_ops report_ops;
+void report_stat(struct fs *fs, const struct inode *inode, struct stat *ret_st);
 
 /* locks.c, the directory; locks_file.c, what is in it */
 extern const struct inode_ops locks_dir_ops;
