@@ -28,12 +28,12 @@ enum record_kind {
  * How much is written before it is pushed to the disk, which is then left alone for
  * as long as that took. Else the final fsync finds the whole file dirty, and the
  * log's fdatasync waits behind it: at worst 47 ms (median of 8 files of 100 MiB,
- * ext4, busy machine) against 9 ms so, and 11 ms without any snapshot.
+ * ext4, busy machine) against 9 ms so, and 12 ms without any snapshot.
  */
 #define FLUSH_BYTES (256u << 10)
 /*
  * How much is freed at once of a file that goes. Else the log's fdatasync waits for
- * all of it: at worst 20 ms (the same files, ext4 with discard) against 12 ms so.
+ * all of it: at worst 18 ms (the same files, ext4 with discard) against 12 ms so.
  */
 #define SHRINK_BYTES (1 << 20)
 
