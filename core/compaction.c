@@ -79,6 +79,10 @@ void compaction_turn(struct node *n)
 {
 	struct compaction *c = &n->compaction;
 
+	if (c->reset_due) {
+		c->reset_due = false;
+		n->env->log_reset(n->env->ctx, c->install_index, c->install_term);
+	}
 	if (c->taking != NULL) {
 		slice(n);
 		return;
@@ -154,7 +158,7 @@ void node_snap_received(
 	c->install_from = from;
 	c->install_index = index;
 	c->install_offset = next_offset;
-	n->env->log_reset(n->env->ctx, index, c->install_term);
+	c->reset_due = true; /* at the end of the turn: behind what raft appended before */
 }
 
 static int feed(void *arg, const void *data, size_t len)

@@ -162,6 +162,7 @@ struct compaction {
 	uint64_t install_index;
 	uint64_t install_term;
 	uint64_t install_offset;
+	bool reset_due; /* the log on disk is to be restarted behind it */
 };
 
 /* --- members
