@@ -18,7 +18,7 @@
 
 #define MAX_ANCESTORS 64 /* arbitrary; far deeper than any real chain of shells */
 
-/* What /proc/ID/stat says. */
+/* What a thread's stat file in /proc says. */
 struct proc_stat {
 	struct core_task task;
 	uint32_t ppid;
@@ -79,9 +79,13 @@ static bool parse_stat(uint32_t id, const char *text, struct proc_stat *ret_stat
 
 static bool read_stat(uint32_t id, struct proc_stat *ret_stat)
 {
+	char file[32];
 	char text[1024]; /* 52 numbers and a short name */
 
-	return read_proc(id, "stat", text, sizeof(text)) && parse_stat(id, text, ret_stat);
+	/* The thread's own: /proc/ID/stat adds up all threads, which for ten thousand takes 1 ms.
+	 */
+	(void)snprintf(file, sizeof(file), "task/%" PRIu32 "/stat", id);
+	return read_proc(id, file, text, sizeof(text)) && parse_stat(id, text, ret_stat);
 }
 
 /* The process a thread belongs to. Asking with signal 0 whether the thread leads its own group
