@@ -3,8 +3,7 @@
  */
 #include "core/state/internal.h"
 
-/* --- one lock ------------------------------------------------------------------------------------
- */
+/* --- one lock ----------------------------------------------------------------------------- */
 
 static size_t check_holders(const struct lock *l)
 {
@@ -48,8 +47,7 @@ void lock_check(const struct lock *l)
 	ASSERT(!l->to_pump);
 }
 
-/* --- everything ----------------------------------------------------------------------------------
- */
+/* --- everything --------------------------------------------------------------------------- */
 
 static void check_claims_of(const struct state *s, const struct claim *list)
 {

@@ -84,11 +84,11 @@ struct lock_ref {
 	uint64_t owner;
 };
 
-/* --- state.c ---------------------------------------------------------------------------------- */
+/* --- state.c ------------------------------------------------------------------------------ */
 
 void core_task_from_wire(struct core_task *t, const Wire__Task *w);
 
-/* --- session.c -------------------------------------------------------------------------------- */
+/* --- session.c ---------------------------------------------------------------------------- */
 
 void session_open(struct state *s, uint64_t index, const Wire__SessionOpen *open);
 void session_end(struct state *s, uint64_t index, const Wire__SessionEnd *end);
@@ -102,8 +102,7 @@ struct member *member_new(struct state *s, uint64_t node);
  * `from`. */
 struct session *session_new(struct state *s, struct member *m, const struct session *from);
 
-/* --- lock.c: the commands ------------------------------------------------------------------------
- */
+/* --- lock.c: the commands ----------------------------------------------------------------- */
 
 bool lock_ref_is_valid(const struct lock_ref *ref);
 enum status lock_acquire(struct state *s, struct session *of, uint64_t seq,
@@ -121,8 +120,7 @@ static inline bool lock_admits(const struct lock *l, bool shared)
 	return l->holders == NULL || (shared && l->holders->shared);
 }
 
-/* --- table.c ------------------------------------------------------------------------------------
- */
+/* --- table.c ------------------------------------------------------------------------------ */
 
 struct lock *lock_find(const struct state *s, const void *name, size_t name_len);
 /* The name is new. The lock has no claims yet, and must get a holder. */
@@ -143,14 +141,12 @@ void claim_to_holders(struct claim *c, uint64_t token);
 /* It answers a newer command now: the last of its session's claims. */
 void claim_renew(struct claim *c, uint64_t seq);
 
-/* --- listing.c ---------------------------------------------------------------------------------
- */
+/* --- listing.c ---------------------------------------------------------------------------- */
 
 /* `l` is about to leave the list. */
 void listing_forget(struct state *s, const struct lock *l);
 
-/* --- snapshot.c --------------------------------------------------------------------------------
- */
+/* --- snapshot.c --------------------------------------------------------------------------- */
 
 /* One record. Larger ones are damage: lock values, names and SNAP_CLAIMS_MAX claims fit well. */
 #define SNAP_RECORD_BYTES_MAX 65536u

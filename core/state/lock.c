@@ -22,21 +22,21 @@ bool lock_ref_is_valid(const struct lock_ref *ref)
 	return !(name[0] == '.' && (ref->name_len == 1 || (ref->name_len == 2 && name[1] == '.')));
 }
 
+static bool is_named(const struct lock *l, const struct lock_ref *ref)
+{
+	return l->name_len == ref->name_len && memcmp(l->name, ref->name, ref->name_len) == 0;
+}
+
 /* The claim that the command speaks of; NULL: there is none, or it is on another lock. */
 static struct claim *claim_of(
 	const struct state *s, const struct session *of, const struct lock_ref *ref)
 {
 	struct claim *c = claim_find(s, of->id, ref->owner);
 
-	if (c == NULL || c->lock->name_len != ref->name_len ||
-		memcmp(c->lock->name, ref->name, ref->name_len) != 0) {
-		return NULL;
-	}
-	return c;
+	return c != NULL && is_named(c->lock, ref) ? c : NULL;
 }
 
-/* --- grants ------------------------------------------------------------------------------------
- */
+/* --- grants ------------------------------------------------------------------------------- */
 
 static uint64_t next_token(struct state *s, const struct session *of)
 {
@@ -85,8 +85,7 @@ static void claim_end(struct state *s, struct claim *c)
 	lock_pump(s, l);
 }
 
-/* --- acquire -----------------------------------------------------------------------------------
- */
+/* --- acquire ------------------------------------------------------------------------------ */
 
 static void claim_describe(struct claim *c, const Wire__LockAcquire *cmd)
 {
@@ -162,8 +161,8 @@ enum status lock_acquire(struct state *s, struct session *of, uint64_t seq,
 	if (!lock_ref_is_valid(&ref)) {
 		return ST_DENIED;
 	}
-	c = claim_of(s, of, &ref);
-	if (c == NULL && claim_find(s, of->id, cmd->owner) != NULL) {
+	c = claim_find(s, of->id, cmd->owner);
+	if (c != NULL && !is_named(c->lock, &ref)) {
 		return ST_DENIED; /* an open file description is of one file */
 	}
 	if (c != NULL && c->token != 0 && converts_in_place(c, cmd->shared)) {
@@ -178,8 +177,7 @@ enum status lock_acquire(struct state *s, struct session *of, uint64_t seq,
 	return acquire_new(s, of, seq, cmd, ret_token);
 }
 
-/* --- the other commands ----------------------------------------------------------------------
- */
+/* --- the other commands ------------------------------------------------------------------- */
 
 enum status lock_cancel(
 	struct state *s, struct session *of, const struct lock_ref *ref, uint64_t acquire_seq)
@@ -230,8 +228,7 @@ enum status lock_set_value(struct state *s, struct session *of, const struct loc
 	return ST_OK;
 }
 
-/* --- the end of a session ------------------------------------------------------------------------
- */
+/* --- the end of a session ----------------------------------------------------------------- */
 
 /* The first claim of each lock keeps the pointer to it, to pump it once. */
 static void drop_claim(struct state *s, struct claim *c)

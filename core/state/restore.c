@@ -28,7 +28,6 @@ struct state_restore {
 	struct wire_buf rest; /* the beginning of a record whose end has not come */
 	uint64_t records;
 	struct lock *open; /* borrowed: the newest; more of its claims may come */
-	bool unsorted;     /* a lock came before one with a smaller serial */
 };
 
 struct state_restore *state_restore_new(const struct state_limits *limits)
@@ -59,8 +58,7 @@ static bool advance(struct state_restore *r, enum restore_step step)
 	return true;
 }
 
-/* --- header, members, sessions -------------------------------------------------------------------
- */
+/* --- header, members, sessions ------------------------------------------------------------ */
 
 static int restore_header(struct state_restore *r, const Wire__SnapHeader *w)
 {
@@ -126,8 +124,7 @@ static int restore_session(struct state_restore *r, const Wire__SnapSession *w)
 	return 0;
 }
 
-/* --- locks ---------------------------------------------------------------------------------------
- */
+/* --- locks -------------------------------------------------------------------------------- */
 
 static bool token_is_valid(const struct state *s, uint64_t token)
 {
@@ -222,7 +219,6 @@ static int restore_lock(struct state_restore *r, const Wire__SnapLock *w)
 		lock_find(s, ref.name, ref.name_len) != NULL) {
 		return -EBADMSG;
 	}
-	r->unsorted |= s->locks != NULL && w->serial <= s->locks->prev->serial;
 	l = lock_new(s, ref.name, ref.name_len, w->serial);
 	r->open = l;
 	if (w->value.len > 0) {
@@ -232,8 +228,7 @@ static int restore_lock(struct state_restore *r, const Wire__SnapLock *w)
 	return restore_claims(s, l, w);
 }
 
-/* --- the end: order as the log gave it -----------------------------------------------------------
- */
+/* --- the end: order as the log gave it ---------------------------------------------------- */
 
 static int lock_order(const struct lock *a, const struct lock *b)
 {
@@ -245,51 +240,50 @@ static int claim_order(const struct claim *a, const struct claim *b)
 	return a->seq < b->seq ? -1 : a->seq > b->seq;
 }
 
-static int sort_locks(struct state_restore *r)
-{
-	const struct lock *l;
+/* Is each element of the list larger than the one before? */
+#define ASCENDS(list, next, order)                                                                 \
+	__extension__({                                                                            \
+		const __typeof__(*(list)) *at_ = (list);                                           \
+		while (at_ != NULL && at_->next != NULL && order(at_, at_->next) < 0) {            \
+			at_ = at_->next;                                                           \
+		}                                                                                  \
+		at_ == NULL || at_->next == NULL;                                                  \
+	})
 
-	if (r->unsorted) {
-		DL_SORT(r->state->locks, lock_order);
+/* What changed while the snapshot was taken was written early. False: two have one serial. */
+static bool sort_locks(struct state *s)
+{
+	if (!ASCENDS(s->locks, next, lock_order)) {
+		DL_SORT(s->locks, lock_order);
 	}
-	DL_FOREACH (r->state->locks, l) {
-		if (l->next != NULL && l->next->serial == l->serial) {
-			return -EBADMSG;
-		}
-	}
-	return 0;
+	return ASCENDS(s->locks, next, lock_order);
 }
 
-static int sort_claims(struct session *of)
+/* The records have them lock by lock. False: two answer one command. */
+static bool sort_claims(struct session *of)
 {
-	const struct claim *c;
-
-	DL_SORT2(of->claims, claim_order, session_prev, session_next);
-	DL_FOREACH2 (of->claims, c, session_next) {
-		if (c->session_next != NULL && c->session_next->seq == c->seq) {
-			return -EBADMSG;
-		}
+	if (!ASCENDS(of->claims, session_next, claim_order)) {
+		DL_SORT2(of->claims, claim_order, session_prev, session_next);
 	}
-	return 0;
+	return ASCENDS(of->claims, session_next, claim_order);
 }
 
 static int restore_done(struct state_restore *r, const Wire__SnapEnd *w)
 {
 	struct session *of;
-	int rc;
 
-	if (!advance(r, RESTORE_DONE) || w->records != r->records) {
+	if (!advance(r, RESTORE_DONE) || w->records != r->records || !sort_locks(r->state)) {
 		return -EBADMSG;
 	}
-	rc = sort_locks(r);
 	DL_FOREACH (r->state->sessions, of) {
-		rc = rc == 0 ? sort_claims(of) : rc;
+		if (!sort_claims(of)) {
+			return -EBADMSG;
+		}
 	}
-	return rc;
+	return 0;
 }
 
-/* --- bytes ---------------------------------------------------------------------------------------
- */
+/* --- bytes -------------------------------------------------------------------------------- */
 
 static int restore_record(struct state_restore *r, const Wire__SnapRecord *w)
 {

@@ -21,8 +21,7 @@ struct state_snapshot {
 	struct wire_buf forced; /* written ahead of the cursor, since the last slice */
 };
 
-/* --- records -----------------------------------------------------------------------------------
- */
+/* --- records ------------------------------------------------------------------------------ */
 
 static void put_record(
 	struct state_snapshot *snap, const Wire__SnapRecord *record, struct wire_buf *out)
@@ -84,8 +83,7 @@ static void put_session(struct state_snapshot *snap, const struct session *from)
 	PUT(snap, SESSION, session, &w, &snap->forced);
 }
 
-/* --- locks ---------------------------------------------------------------------------------------
- */
+/* --- locks -------------------------------------------------------------------------------- */
 
 struct packed_claim {
 	Wire__SnapClaim claim;
@@ -176,8 +174,7 @@ void snapshot_orphan(struct state_snapshot *snap)
 	snap->cursor = NULL;
 }
 
-/* --- slices --------------------------------------------------------------------------------------
- */
+/* --- slices ------------------------------------------------------------------------------- */
 
 struct state_snapshot *state_snapshot_begin(struct state *s)
 {

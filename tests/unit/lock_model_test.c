@@ -36,8 +36,7 @@ struct model {
 
 static const char *const names[LOCKS] = {"x", "y"};
 
-/* --- the model ---------------------------------------------------------------------------------
- */
+/* --- the model ---------------------------------------------------------------------------- */
 
 static bool same(struct who a, struct who b)
 {
@@ -153,8 +152,7 @@ static void model_end_session(struct model *m, uint64_t node)
 	}
 }
 
-/* --- comparing ---------------------------------------------------------------------------------
- */
+/* --- comparing ---------------------------------------------------------------------------- */
 
 static void assert_same_claims(
 	struct state_fixture *f, struct model_lock *l, const struct lock *real)
@@ -218,8 +216,7 @@ static void assert_same(struct state_fixture *f, struct model *m)
 	}
 }
 
-/* --- chance ------------------------------------------------------------------------------------
- */
+/* --- chance ------------------------------------------------------------------------------- */
 
 static void random_acquire(
 	struct state_fixture *f, struct model *m, struct who who, size_t i, uint64_t *seed)

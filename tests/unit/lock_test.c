@@ -7,7 +7,7 @@
 
 #include "tests/unit/state_fixture.h"
 
-/* --- every state of a lock meets every event of one owner ------------------------------------- */
+/* --- every state of a lock meets every event of one owner --------------------------------- */
 
 enum act {
 	TRY_SHARED,
@@ -140,8 +140,7 @@ static void every_event_in_every_state_has_its_outcome(void **state)
 	}
 }
 
-/* --- grants and their order --------------------------------------------------------------------
- */
+/* --- grants and their order --------------------------------------------------------------- */
 
 static void waiters_are_granted_in_the_order_they_came(void **state)
 {
@@ -209,8 +208,7 @@ static void writer_behind_an_interrupted_writer_waits_on(void **state)
 	assert_lock(f, "x", "a<C");
 }
 
-/* --- tokens ------------------------------------------------------------------------------------
- */
+/* --- tokens ------------------------------------------------------------------------------- */
 
 static void token_grows_with_every_grant(void **state)
 {
@@ -331,8 +329,7 @@ static void cancel_by_another_name_or_owner_does_nothing(void **state)
 	assert_lock(f, "x", "A");
 }
 
-/* --- one file per description ------------------------------------------------------------------
- */
+/* --- one file per description ------------------------------------------------------------- */
 
 static void owner_of_one_lock_is_denied_another(void **state)
 {
@@ -367,8 +364,7 @@ static void equal_owners_of_two_nodes_are_two(void **state)
 	assert_lock(f, "x", "a");
 }
 
-/* --- values ------------------------------------------------------------------------------------
- */
+/* --- values ------------------------------------------------------------------------------- */
 
 static void assert_value(struct state_fixture *f, const char *expected)
 {
@@ -442,7 +438,7 @@ static void value_over_the_limit_is_refused(void **state)
 	assert_int_equal(lock_named(f, "x")->value_len, CORE_LOCK_VALUE_MAX);
 }
 
-/* --- what makes no sense is refused, with an answer ------------------------------------------- */
+/* --- what makes no sense is refused, with an answer --------------------------------------- */
 
 static void acquire_bytes(struct state_fixture *f, const char *name, size_t len, uint64_t owner)
 {
@@ -534,8 +530,7 @@ static void command_with_many_unknown_fields_is_carried_out(void **state)
 	assert_lock(f, "x", "A");
 }
 
-/* --- limits ------------------------------------------------------------------------------------
- */
+/* --- limits ------------------------------------------------------------------------------- */
 
 static void limits_are_reached_and_hold(void **state)
 {
@@ -580,8 +575,7 @@ static void upgrade_that_finds_no_place_to_wait_has_given_up_the_shared_lock(voi
 	fixture_free(f);
 }
 
-/* --- reports -----------------------------------------------------------------------------------
- */
+/* --- reports ------------------------------------------------------------------------------ */
 
 static void claim_tells_who_asked_and_since_when(void **state)
 {
@@ -618,8 +612,7 @@ static void names_of_commands_are_cut_at_15_bytes(void **state)
 	assert_string_equal(claim_of(f, ann)->opener.command, "a-very-long-com");
 }
 
-/* --- listings ----------------------------------------------------------------------------------
- */
+/* --- listings ----------------------------------------------------------------------------- */
 
 static void fill(struct state_fixture *f, unsigned from, unsigned to)
 {
@@ -698,8 +691,7 @@ static void listing_of_nothing_ends(void **state)
 	assert_null(state_lock_after(f->state, 0));
 }
 
-/* --- the check notices -------------------------------------------------------------------------
- */
+/* --- the check notices -------------------------------------------------------------------- */
 
 static void assert_check_fails(const struct lock *l)
 {

@@ -11,8 +11,7 @@
 static const uint8_t uuid_1[16] = "first directory";
 static const uint8_t uuid_2[16] = "other directory";
 
-/* --- opening -----------------------------------------------------------------------------------
- */
+/* --- opening ------------------------------------------------------------------------------ */
 
 static void session_and_view_are_named_by_the_opening_entry(void **state)
 {
@@ -141,8 +140,7 @@ static void node_0_gets_no_session(void **state)
 	assert_int_equal(state_n_sessions(f->state), 4);
 }
 
-/* --- members -----------------------------------------------------------------------------------
- */
+/* --- members ------------------------------------------------------------------------------ */
 
 static void open_as(struct state_fixture *f, uint64_t node, const uint8_t *uuid, size_t len)
 {
@@ -195,8 +193,7 @@ static void highest_node_id_outlives_the_session(void **state)
 	assert_int_equal(state_member_max(f->state), 7);
 }
 
-/* --- ending ------------------------------------------------------------------------------------
- */
+/* --- ending ------------------------------------------------------------------------------- */
 
 static void end_drops_all_then_grants_in_order_of_the_claims(void **state)
 {
@@ -242,8 +239,7 @@ static void end_of_a_former_incarnation_has_no_effect(void **state)
 	assert_lock(f, "x", "A");
 }
 
-/* --- sequence numbers --------------------------------------------------------------------------
- */
+/* --- sequence numbers --------------------------------------------------------------------- */
 
 static void command_that_came_twice_is_one_command(void **state)
 {
@@ -316,8 +312,7 @@ static void entries_that_are_no_commands_move_the_index(void **state)
 	assert_int_equal(f->token >> LOCK_TOKEN_SHIFT, f->index);
 }
 
-/* --- hooks and size ----------------------------------------------------------------------------
- */
+/* --- hooks and size ----------------------------------------------------------------------- */
 
 static void machine_without_hooks_tells_nobody(void **state)
 {

@@ -16,8 +16,7 @@ enum {
 	SEEDS = 300,
 };
 
-/* --- chance ------------------------------------------------------------------------------------
- */
+/* --- chance ------------------------------------------------------------------------------- */
 
 static void random_command(struct state_fixture *f, uint64_t *seed)
 {
@@ -47,8 +46,7 @@ static void random_command(struct state_fixture *f, uint64_t *seed)
 	}
 }
 
-/* --- taking and restoring ----------------------------------------------------------------------
- */
+/* --- taking and restoring ----------------------------------------------------------------- */
 
 /* Slices of random size, with commands in between. */
 static void take_with_changes(
@@ -120,8 +118,7 @@ static void replay(struct state *s, const struct wire_buf *log, uint64_t index)
 	}
 }
 
-/* --- a moment, kept ----------------------------------------------------------------------------
- */
+/* --- a moment, kept ----------------------------------------------------------------------- */
 
 static void same_listing(const struct state *a, const struct state *b)
 {
@@ -319,8 +316,7 @@ static void snapshot_may_be_given_up_and_outlive_the_state(void **state)
 	state_snapshot_free(NULL);
 }
 
-/* --- what is not a snapshot --------------------------------------------------------------------
- */
+/* --- what is not a snapshot --------------------------------------------------------------- */
 
 /* A small state with something of everything: values, holders of both modes, waiters, members. */
 static void take_small(struct state_fixture *f, struct wire_buf *out)
@@ -425,8 +421,7 @@ static void record_above_the_limit_is_refused_at_its_header(void **state)
 	state_restore_free(NULL);
 }
 
-/* --- records that are well-formed and cannot be ------------------------------------------------
- */
+/* --- records that are well-formed and cannot be ------------------------------------------- */
 
 enum {
 	RECORDS_MAX = 16
@@ -667,8 +662,7 @@ static void records_that_contradict_each_other_are_refused(void **state)
 	wire_buf_fini(&out);
 }
 
-/* --- digest and check --------------------------------------------------------------------------
- */
+/* --- digest and check --------------------------------------------------------------------- */
 
 static void digest_tells_states_apart(void **state)
 {

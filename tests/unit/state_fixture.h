@@ -60,8 +60,7 @@ struct state_fixture {
 	bool unchecked; /* no state_check(): tests of size */
 };
 
-/* --- what the machine tells --------------------------------------------------------------------
- */
+/* --- what the machine tells --------------------------------------------------------------- */
 
 static inline void event(struct state_fixture *f, const char *what, const char *name)
 {
@@ -135,8 +134,7 @@ static inline const struct state_hooks *hooks_of(struct state_fixture *f)
 	return &hooks;
 }
 
-/* --- commands ------------------------------------------------------------------------------------
- */
+/* --- commands ----------------------------------------------------------------------------- */
 
 static inline int apply_bytes(struct state_fixture *f, const void *data, size_t len)
 {
@@ -292,8 +290,7 @@ static inline void set_value(
 	apply(f, &cmd);
 }
 
-/* --- what is seen ------------------------------------------------------------------------------
- */
+/* --- what is seen ------------------------------------------------------------------------- */
 
 static inline const struct claim *claim_of(struct state_fixture *f, struct who who)
 {
@@ -347,8 +344,7 @@ static inline const char *picture(struct state_fixture *f, const char *name)
 		assert_string_equal(status_name((f)->status), status_name(expected));              \
 	} while (0)
 
-/* --- life ----------------------------------------------------------------------------------------
- */
+/* --- life --------------------------------------------------------------------------------- */
 
 /* Sessions for nodes 1 to `nodes`. */
 static inline struct state_fixture *fixture_new(const struct state_limits *limits, uint64_t nodes)
@@ -383,7 +379,7 @@ static inline int teardown(void **state)
 
 #define unit_test_with_state(test) cmocka_unit_test_setup_teardown(test, setup, teardown)
 
-/* --- chance, the same for the same seed (splitmix64) ----------------------------------------- */
+/* --- chance, the same for the same seed (splitmix64) -------------------------------------- */
 
 static inline uint64_t draw(uint64_t *seed)
 {
