@@ -114,6 +114,7 @@ static void make_change(struct node *n, struct member_request *r)
 		return;
 	}
 	r->index = raft_last_index(n->raft);
+	r->term = raft_term(n->raft);
 }
 
 static void ask_leader(struct node *n, struct member_request *r, uint64_t leader)
@@ -139,7 +140,8 @@ static void advance(struct node *n, struct member_request *r)
 	if (n->now_ms >= r->deadline_ms) {
 		answer(n, r, ETIMEDOUT, explain(ETIMEDOUT));
 	} else if (node_leads(n)) {
-		if (r->index == 0) {
+		/* One of a former term that was not answered until now has been lost. */
+		if (r->index == 0 || r->term != raft_term(n->raft)) {
 			make_change(n, r);
 		}
 	} else if (r->done == NULL) {
@@ -210,13 +212,14 @@ void members_answer_frame(struct node *n, uint64_t from, const Wire__MemberChang
 	}
 }
 
-/* A configuration entry was committed. */
-void members_applied(struct node *n, uint64_t index)
+/* A configuration entry was committed: the one that a request waits for, or, with another term,
+ * one of a later leader in its place. */
+void members_applied(struct node *n, uint64_t index, uint64_t term)
 {
 	struct member_request *r, *tmp;
 
 	DL_FOREACH_SAFE (n->member_requests, r, tmp) {
-		if (r->index != 0 && r->index <= index) {
+		if (r->index == index && r->term == term) {
 			answer(n, r, 0, explain(0));
 		}
 	}

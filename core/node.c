@@ -65,7 +65,7 @@ static void on_apply(void *ctx, const struct raft_entry *e)
 		break;
 	case RAFT_CONFIG:
 		state_skip(n->state, e->index);
-		members_applied(n, e->index);
+		members_applied(n, e->index, e->term);
 		break;
 	case RAFT_NOOP:
 		state_skip(n->state, e->index);

@@ -179,6 +179,7 @@ struct member_request {
 	uint64_t asked_ms;
 	uint64_t from;        /* on the leader: who asked; 0: ourselves */
 	uint64_t index;       /* on the leader: of the configuration entry; 0: not appended */
+	uint64_t term;        /* of that entry */
 	node_member_fn *done; /* NULL: answered by a frame */
 	void *arg;
 	struct member_request *prev, *next;
@@ -289,7 +290,7 @@ void compaction_fini(struct node *n);
 /* members.c */
 void members_frame(struct node *n, uint64_t from, const Wire__MemberChange *m);
 void members_answer_frame(struct node *n, uint64_t from, const Wire__MemberChanged *m);
-void members_applied(struct node *n, uint64_t index);
+void members_applied(struct node *n, uint64_t index, uint64_t term);
 void members_tick(struct node *n);
 void members_promote(struct node *n);
 void members_fini(struct node *n);
