@@ -138,14 +138,21 @@ static int detach(const char *path)
 	return status == 0 ? 0 : -EPERM;
 }
 
-/* What a killed daemon left behind answers ENOTCONN (to statfs, which no cache answers). */
-static int remove_stale(struct fs *fs, const char *path, char *err, size_t err_size)
+/* A mount without a daemon answers ENOTCONN (to statfs, which no cache answers). */
+static bool is_dead(const char *path)
 {
 	struct statvfs st;
+
+	return statvfs(path, &st) < 0 && errno == ENOTCONN;
+}
+
+/* What a killed daemon left behind. */
+static int remove_stale(struct fs *fs, const char *path, char *err, size_t err_size)
+{
 	int i, rc;
 
 	for (i = 0; i < MAX_STALE && is_our_mount(path); i++) {
-		if (statvfs(path, &st) == 0 || errno != ENOTCONN) {
+		if (!is_dead(path)) {
 			(void)snprintf(err, err_size,
 				"%s is mounted by another coordd: stop that one, or choose another "
 				"mount point",
@@ -173,10 +180,8 @@ static int check_empty(const char *path, char *err, size_t err_size)
 
 	if (d == NULL) {
 		rc = -errno;
-		(void)snprintf(err, err_size,
-			rc == -ENOTDIR ? "the mount point %s is not a directory (%s)"
-				       : "cannot open the mount point %s: %s",
-			path, strerror(-rc));
+		(void)snprintf(
+			err, err_size, "cannot use the mount point %s: %s", path, strerror(-rc));
 		return rc;
 	}
 	while (rc == 0 && (e = readdir(d)) != NULL) {
@@ -346,4 +351,8 @@ void mount_close(struct fs *fs)
 	fuse_session_unmount(fs->se);
 	fuse_session_destroy(TAKE(fs->se));
 	free(TAKE(fs->buf.mem));
+	/* libfuse leaves a mount alone whose connection was aborted. */
+	if (is_our_mount(fs->o.mountpoint) && is_dead(fs->o.mountpoint)) {
+		(void)detach(fs->o.mountpoint); /* then the next start takes it away */
+	}
 }
