@@ -131,22 +131,25 @@ static void put_back(const struct log *l, const char *from)
  */
 
 /* The stopped log under test: segments 1 to 5, of which 5 is the last, 6 and 7 prepared. The last
- * record lies at `last_at`; before the last batch, the log ended at `batch_at`. */
-static uint64_t last_at, batch_at;
+ * record lies at `last_at`; the last batch has `last_batch` entries. */
+static uint64_t last_at, last_batch;
 
 #define SEG(n) "log/000000000" #n ".seg"
 #define LEN 150u
 
-static void make_log(struct log *l)
+static void make_one_log(struct log *l)
 {
 	log_open(l, true);
+	log_close(l);
+	keep(l, "new");
+	log_open(l, false);
 	save_vote(l, 3, 2);
 	while (l->w->writer.number < 5 || l->w->writer.synced < 20000) {
 		append_durably(l, 7, 3, LEN);
 	}
 	keep(l, "older");
-	batch_at = l->w->writer.synced;
-	append_durably(l, 3, 3, LEN);
+	last_batch = 3;
+	append_durably(l, last_batch, 3, LEN);
 	last_at = l->w->writer.synced - wal_record_size(LEN);
 	for (;;) { /* until the keeper has prepared what is to be swapped and deleted below */
 		char path[512];
@@ -155,11 +158,23 @@ static void make_log(struct log *l)
 		if (access(path, F_OK) == 0) {
 			break;
 		}
-		append_durably(l, 1, 3, LEN);
+		last_batch = 1;
+		append_durably(l, last_batch, 3, LEN);
 		last_at = l->w->writer.synced - wal_record_size(LEN);
 	}
 	assert_int_equal(l->w->writer.number, 5);
 	log_close(l);
+}
+
+static void make_log(struct log *l)
+{
+	payload_salt = 1;
+	make_one_log(l);
+	keep(l, "other");
+	assert_int_equal(sh("rm -rf '%s'/*", l->dir), 0);
+	l->last = 0;
+	payload_salt = 0;
+	make_one_log(l);
 	keep(l, "whole");
 }
 
@@ -298,6 +313,15 @@ static void older_copy_of_log(const struct log *l)
 	assert_int_equal(
 		sh("rm -r '%s/log' && cp -a '%s.older/log' '%s/log'", l->dir, l->dir, l->dir), 0);
 }
+static void segment_of_another_log(const struct log *l)
+{
+	assert_int_equal(sh("cp '%s.other/" SEG(3) "' '%s/" SEG(3) "'", l->dir, l->dir), 0);
+}
+static void another_log(const struct log *l)
+{
+	assert_int_equal(
+		sh("rm -r '%s/log' && cp -a '%s.other/log' '%s/log'", l->dir, l->dir, l->dir), 0);
+}
 static void zero_vote(const struct log *l)
 {
 	zero(l, "vote", 0, 8192);
@@ -419,6 +443,8 @@ static const struct row rows[] = {
 	{"last segment swapped with a prepared one", swap_last_with_prepared, SEG(5)},
 	{"older copy of the last segment", older_copy_of_last, SEG(5)},
 	{"older copy of the log directory", older_copy_of_log, SEG(5)},
+	{"a segment of another log", segment_of_another_log, SEG(3)},
+	{"another log", another_log, SEG(5)},
 	{"vote zeroed", zero_vote, "vote"},
 	{"bit in both slots of the vote", flip_both_votes, "vote"},
 	{"vote deleted", del_vote, "vote"},
@@ -478,6 +504,50 @@ static void damage_is_refused_or_harmless(void **state)
 		assert_nothing_missing(l);
 		reopen(l);
 		assert_nothing_missing(l);
+		log_close(l);
+	}
+}
+
+/* clang-format off */
+static const struct row rows_without_mark[] = {
+	{"bit in the middle of the last segment", flip_middle_of_last, SEG(5)},
+	{"bit in the last segment's first record", flip_first_record_of_last, SEG(5)},
+	{"bit in the last segment's header", flip_header_of_last, SEG(5)},
+	{"last header zeroed", zero_header_of_last, SEG(5)},
+	{"bit in an earlier segment", flip_earlier, SEG(2)},
+	{"bit in a header", flip_header_of_middle, SEG(3)},
+	{"last segment cut", cut_last, SEG(5)},
+	{"a segment deleted", del_middle, SEG(3)},
+	{"last segment deleted", del_last, SEG(5)},
+	{"last two segments swapped", swap_last, SEG(4)},
+	{"last segment swapped with a prepared one", swap_last_with_prepared, SEG(6)},
+
+	{"bit in the last record's payload", flip_last_payload, NULL},
+	{"bit in the last record's chain", flip_last_prev, NULL},
+	{"bit in the last record's length", flip_last_len, NULL},
+	{"last record zeroed", zero_last_record, NULL},
+};
+/* clang-format on */
+
+/* A crash right after the last batch: only that batch cannot be told from a torn one. */
+static void without_a_mark_only_the_last_batch_is_in_doubt(void **state)
+{
+	struct log *l = *state;
+
+	make_log(l);
+	for (size_t i = 0; i < ARRAY_SIZE(rows_without_mark); i++) {
+		const struct row *row = &rows_without_mark[i];
+
+		print_message("  %s\n", row->name);
+		put_back(l, "whole");
+		assert_int_equal(sh("cp '%s.new/mark' '%s/mark'", l->dir, l->dir), 0);
+		row->damage(l);
+		if (row->file != NULL) {
+			assert_refused(l, row->file);
+			continue;
+		}
+		log_open(l, false);
+		assert_recovered(l, l->last - last_batch, true);
 		log_close(l);
 	}
 }
@@ -692,6 +762,7 @@ int main(void)
 #define T(name) cmocka_unit_test_setup_teardown(name, setup, teardown)
 	const struct CMUnitTest tests[] = {
 		T(damage_is_refused_or_harmless),
+		T(without_a_mark_only_the_last_batch_is_in_doubt),
 		T(any_damage_is_refused_or_harmless),
 		T(a_torn_batch_is_cut_off),
 		T(a_killed_process_loses_nothing),

@@ -188,9 +188,11 @@ static inline void log_free(struct log *l)
 	free(l);
 }
 
+static uint64_t payload_salt; /* two logs of one shape, but not of one content */
+
 static inline void payload(uint64_t index, uint64_t term, uint32_t len, uint8_t *buf)
 {
-	uint64_t x = index * 0x9e3779b97f4a7c15u + term;
+	uint64_t x = index * 0x9e3779b97f4a7c15u + term + payload_salt;
 
 	for (uint32_t i = 0; i < len; i++) {
 		x = x * 6364136223846793005u + 1442695040888963407u;
