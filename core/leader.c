@@ -102,14 +102,25 @@ void leader_role_changed(struct node *n)
 
 /* --- commands --------------------------------------------------------------------------------- */
 
-static void take_unsequenced(struct node *n, const Wire__Propose *p)
+/* A peer's command is looked at first: one that cannot be applied would stop every node. */
+static int append(struct node *n, uint64_t from, const ProtobufCBinaryData *command)
 {
 	uint64_t index; /* not needed: the result is seen when the entry is applied */
+	int rc = from == n->o.raft.id ? 0 : state_vet(command->data, command->len);
 
+	if (rc < 0) {
+		TRACE(&n->o.raft.trace, TRACE_ERROR, "command.refused",
+			"from=%" PRIu64 " error=%d text=\"is that node of another release?\"", from,
+			-rc);
+		return rc;
+	}
+	return raft_propose(n->raft, command->data, command->len, &index);
+}
+
+static void take_unsequenced(struct node *n, uint64_t from, const Wire__Propose *p)
+{
 	for (size_t i = 0; i < p->n_commands; i++) {
-		int rc = raft_propose(n->raft, p->commands[i].data, p->commands[i].len, &index);
-
-		if (rc < 0) {
+		if (append(n, from, &p->commands[i]) < 0) {
 			return; /* its sender sends it again */
 		}
 	}
@@ -123,13 +134,12 @@ static void take_sequenced(
 		return;
 	}
 	for (size_t i = 0; i < p->n_commands; i++) {
-		uint64_t index; /* not needed, see above */
 		int rc;
 
 		if (p->first_seq + i <= f->appended_seq) {
 			continue;
 		}
-		rc = raft_propose(n->raft, p->commands[i].data, p->commands[i].len, &index);
+		rc = append(n, from, &p->commands[i]);
 		if (rc < 0) {
 			refuse(n, from, p, rc == -ENOBUFS ? 0 : f->appended_seq + 1, rc != -ENOSPC);
 			return;
@@ -147,7 +157,7 @@ void leader_propose(struct node *n, uint64_t from, const Wire__Propose *p)
 		return;
 	}
 	if (p->session == 0) {
-		take_unsequenced(n, p);
+		take_unsequenced(n, from, p);
 		return;
 	}
 	s = state_session(n->state, p->session);

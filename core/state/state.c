@@ -156,6 +156,17 @@ static int command_check(const Wire__Command *cmd)
 	return cmd->op_case == WIRE__COMMAND__OP__NOT_SET ? -EBADMSG : 0;
 }
 
+int state_vet(const void *command, size_t len)
+{
+	struct scratch scratch;
+	int rc;
+
+	scratch_init(&scratch);
+	rc = command_check(wire__command__unpack(&scratch.allocator, len, command));
+	scratch_fini(&scratch);
+	return rc;
+}
+
 int state_apply(struct state *s, uint64_t index, const void *command, size_t len)
 {
 	struct scratch scratch;

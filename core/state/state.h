@@ -97,6 +97,9 @@ void state_set_hooks(struct state *s, const struct state_hooks *hooks);
  * -EPROTO       of a newer format than this program knows; the node stops and says so
  */
 int state_apply(struct state *s, uint64_t index, const void *command, size_t len);
+/* Would state_apply() take it? What it refuses must not get into the log: every node would stop
+ * there. The same errors. */
+int state_vet(const void *command, size_t len);
 /* Entries that are no commands move the index on. */
 void state_skip(struct state *s, uint64_t index);
 
