@@ -64,7 +64,7 @@ static int window_record(struct window *win, uint64_t number, uint64_t offset,
 	enum found *ret_found, struct wal_record *ret_record, const uint8_t **ret_data,
 	struct wal_error *e)
 {
-	const uint8_t *p;
+	const uint8_t *p = NULL;
 	int rc;
 
 	*ret_found = FOUND_NOTHING;
@@ -468,7 +468,8 @@ static int judge_tail(struct recovery *rec, struct wal_error *e)
 	struct wal_record record;
 	enum found found;
 	const uint8_t *data;
-	uint64_t synced, end;
+	uint64_t synced = 0;
+	uint64_t end = 0;
 	int rc = window_record(&win, rec->header.number, rec->offset, &found, &record, &data, e);
 
 	if (rc == 0) {
