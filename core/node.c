@@ -93,9 +93,7 @@ static void on_role_changed(void *ctx)
 
 static void on_config_changed(void *ctx, const struct raft_config *config)
 {
-	struct node *n = ctx;
-
-	n->env->peers(n->env->ctx, config);
+	contacts_keep_streams(ctx);
 }
 
 static void on_snapshot_read(void *ctx, uint64_t to, uint64_t index, uint64_t offset, size_t max)
@@ -255,7 +253,7 @@ int node_new(const struct node_options *o, const struct env *env, const struct n
 		node_free(n);
 		return rc;
 	}
-	n->env->peers(n->env->ctx, raft_config(n->raft));
+	contacts_keep_streams(n);
 	*ret_node = n;
 	return 0;
 }
@@ -271,6 +269,7 @@ void node_free(struct node *n)
 	leader_fini(n);
 	compaction_fini(n);
 	members_fini(n);
+	contacts_fini(n);
 	raft_free(n->raft);
 	state_free(n->state);
 	wire_buf_fini(&n->out);
@@ -352,6 +351,7 @@ void node_tick(struct node *n)
 	submit_tick(n);
 	locks_tick(n);
 	members_tick(n);
+	contacts_tick(n);
 	if (n->stopping) {
 		shutdown_tick(n);
 	}
@@ -422,6 +422,9 @@ void node_frame(struct node *n, uint64_t from, const void *body, size_t len)
 	case WIRE__FRAME__BODY_MEMBER_CHANGED:
 		members_answer_frame(n, from, f->member_changed);
 		break;
+	case WIRE__FRAME__BODY_CONTACT:
+		contacts_frame(n, from, f->contact);
+		break;
 	case WIRE__FRAME__BODY__NOT_SET:
 	case _WIRE__FRAME__BODY__CASE_IS_INT_SIZE:
 		break; /* of a newer release */
@@ -431,6 +434,7 @@ void node_frame(struct node *n, uint64_t from, const void *body, size_t len)
 
 void node_peer_up(struct node *n, uint64_t id)
 {
+	contacts_peer_up(n, id);
 	if (id == raft_leader(n->raft)) {
 		submit_resend(n);
 	}

@@ -7,6 +7,7 @@
  *   locks.c      operations of the front-ends on locks
  *   compaction.c snapshots: taking our own, installing the leader's
  *   members.c    changes of the membership
+ *   contacts.c   streams to those whom an old configuration does not name
  *   report.c     JSON for status/ and the HTTP API
  *   node.c       puts them together: events, frames, turns
  */
@@ -185,6 +186,17 @@ struct member_request {
 	struct member_request *prev, *next;
 };
 
+/* --- contacts
+ * --------------------------------------------------------------------------------------------------
+ */
+
+struct contact {
+	uint64_t id; /* not in the configuration */
+	char addr[RAFT_ADDR_MAX];
+	uint64_t heard_ms;
+	struct contact *prev, *next; /* node->contacts */
+};
+
 struct node {
 	struct node_options o;
 	const struct env *env;
@@ -203,6 +215,8 @@ struct node {
 	struct compaction compaction;
 	struct member_request *member_requests; /* utlist; owned */
 	uint64_t member_serial;
+	struct contact *contacts; /* utlist; owned */
+	uint64_t said_ms;         /* when our own address was last told */
 	struct wire_buf out; /* scratch for one frame */
 	bool failed;         /* env->fatal was called: nothing goes out any more */
 	bool stopping;
@@ -294,5 +308,12 @@ void members_applied(struct node *n, uint64_t index, uint64_t term);
 void members_tick(struct node *n);
 void members_promote(struct node *n);
 void members_fini(struct node *n);
+
+/* contacts.c */
+void contacts_keep_streams(struct node *n);
+void contacts_peer_up(struct node *n, uint64_t id);
+void contacts_frame(struct node *n, uint64_t from, const Wire__Contact *w);
+void contacts_tick(struct node *n);
+void contacts_fini(struct node *n);
 
 #endif

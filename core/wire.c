@@ -520,6 +520,9 @@ static int decode_body(struct wire_frame *f)
 	case WIRE__FRAME__BODY_MEMBER_CHANGED:
 		valid = w->member_changed->error >= 0;
 		break;
+	case WIRE__FRAME__BODY_CONTACT:
+		valid = w->contact->addr[0] != '\0' && strlen(w->contact->addr) < RAFT_ADDR_MAX;
+		break;
 	case _WIRE__FRAME__BODY__CASE_IS_INT_SIZE:
 		break;
 	}

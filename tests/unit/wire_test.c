@@ -335,10 +335,12 @@ static void every_other_kind_of_frame_survives(void **state)
 	Wire__KeepAliveAck ack = WIRE__KEEP_ALIVE_ACK__INIT;
 	Wire__MemberChange change = WIRE__MEMBER_CHANGE__INIT;
 	Wire__MemberChanged changed = WIRE__MEMBER_CHANGED__INIT;
+	Wire__Contact contact = WIRE__CONTACT__INIT;
 	char addr[] = "localhost:7001";
 
 	propose.n_commands = ARRAY_SIZE(commands);
 	propose.commands = commands;
+	contact.addr = addr;
 	refused.leader = 3;
 	keep_alive.session = ack.session = 9;
 	ack.gone = true;
@@ -358,6 +360,8 @@ static void every_other_kind_of_frame_survives(void **state)
 		WIRE__FRAME__BODY_MEMBER_CHANGE, {.member_change = &change}});
 	assert_survives(&(Wire__Frame){PROTOBUF_C_MESSAGE_INIT(&wire__frame__descriptor),
 		WIRE__FRAME__BODY_MEMBER_CHANGED, {.member_changed = &changed}});
+	assert_survives(&(Wire__Frame){PROTOBUF_C_MESSAGE_INIT(&wire__frame__descriptor),
+		WIRE__FRAME__BODY_CONTACT, {.contact = &contact}});
 }
 
 static void a_frame_of_another_kind_is_not_a_message_of_raft(void **state)
@@ -574,6 +578,23 @@ static void answers_to_member_changes_have_positive_errors(void **state)
 	assert_int_equal(decode_message(&w), -EBADMSG);
 }
 
+static void contacts_have_an_address(void **state)
+{
+	Wire__Frame w = WIRE__FRAME__INIT;
+	Wire__Contact c = WIRE__CONTACT__INIT;
+	char addr[RAFT_ADDR_MAX + 1];
+
+	memset(addr, 'a', sizeof addr);
+	addr[RAFT_ADDR_MAX] = '\0';
+	w.body_case = WIRE__FRAME__BODY_CONTACT;
+	w.contact = &c;
+	assert_int_equal(decode_message(&w), -EBADMSG); /* none */
+	c.addr = addr;
+	assert_int_equal(decode_message(&w), -EBADMSG); /* too long by one */
+	addr[RAFT_ADDR_MAX - 1] = '\0';
+	assert_int_equal(decode_message(&w), 0);
+}
+
 /* A frame is one field with a length, so no part of it is a frame. */
 static void a_frame_cut_anywhere_is_refused(void **state)
 {
@@ -751,6 +772,7 @@ int main(void)
 		cmocka_unit_test(keep_alives_name_a_session),
 		cmocka_unit_test(member_changes_are_checked),
 		cmocka_unit_test(answers_to_member_changes_have_positive_errors),
+		cmocka_unit_test(contacts_have_an_address),
 		cmocka_unit_test(a_frame_cut_anywhere_is_refused),
 		cmocka_unit_test(any_byte_may_be_wrong),
 		cmocka_unit_test(random_bytes_are_survived),
