@@ -30,14 +30,11 @@ void lock_handle_close(struct fs *fs, struct lock_handle *h)
 {
 	struct lock_inode *l = h->inode;
 
-	lock_ops_cancel(h, EBADF);
-	if (h->asked) {
-		core_unlock(fs->o.core, lock_inode_name(l), h->owner);
-	}
+	/* What is left are writes of other descriptors under this one's lock, which it gives up. */
+	lock_ops_cancel(h, EPERM);
+	lock_handle_unlock(fs, h);
 	if (h->lost) {
 		DL_DELETE2(fs->lost, h, hold_prev, hold_next);
-	} else {
-		lock_handle_holds(fs, h, CORE_FREE);
 	}
 	if (h->poller != NULL) {
 		fuse_pollhandle_destroy(h->poller);
@@ -57,6 +54,17 @@ void lock_handle_holds(struct fs *fs, struct lock_handle *h, enum core_lock_mode
 		DL_DELETE2(fs->holding, h, hold_prev, hold_next);
 	}
 	h->held = mode;
+}
+
+void lock_handle_unlock(struct fs *fs, struct lock_handle *h)
+{
+	if (h->known) {
+		core_unlock(fs->o.core, lock_inode_name(h->inode), h->owner);
+		h->known = h->ops != NULL;
+	}
+	if (!h->lost) {
+		lock_handle_holds(fs, h, CORE_FREE);
+	}
 }
 
 void lock_handle_tasks(struct fs *fs, struct lock_handle *h, uint32_t tid)

@@ -26,7 +26,7 @@ struct lock_handle {
 	struct lock_op *ops; /* the first is under way in the core, the others wait for it */
 	struct fuse_pollhandle *poller; /* owned; who polls for the loss, or NULL */
 	enum core_lock_mode held;
-	bool asked; /* the core has heard of the owner */
+	bool known; /* the core may hold something for the owner */
 	bool lost;
 
 	/* Who opened it: looked up in /proc only when a lock is asked for. */
@@ -57,6 +57,9 @@ void lock_handle_close(struct fs *fs, struct lock_handle *h);
 
 /* The only place where `held` and the lists change. */
 void lock_handle_holds(struct fs *fs, struct lock_handle *h, enum core_lock_mode mode);
+
+/* Gives up what it holds; requests that wait go on waiting. */
+void lock_handle_unlock(struct fs *fs, struct lock_handle *h);
 
 /* Fills in h->asker and h->opener for a request of thread `tid`. */
 void lock_handle_tasks(struct fs *fs, struct lock_handle *h, uint32_t tid);

@@ -75,8 +75,7 @@ static void op_succeed(struct lock_op *op)
 		h->holder = op->asker;
 		lock_handle_holds(op->fs, h, op->shared ? CORE_SHARED : CORE_EXCLUSIVE);
 		if (fuse_reply_err(op->req, 0) != 0) {
-			core_unlock(op->fs->o.core, lock_inode_name(h->inode), h->owner);
-			lock_handle_holds(op->fs, h, CORE_FREE);
+			lock_handle_unlock(op->fs, h);
 		}
 		break;
 	case OP_WRITE:
@@ -90,19 +89,28 @@ static void op_succeed(struct lock_op *op)
 	op_free(op);
 }
 
+static void flock_failed(struct lock_op *op, enum status st)
+{
+	struct lock_handle *h = op->h;
+
+	if (st == ST_OK) {
+		lock_handle_unlock(op->fs, h); /* granted to a descriptor that says EIO by now */
+		return;
+	}
+	if (!h->lost && h->held != CORE_FREE) {
+		/* A conversion that failed may have cost the lock it came from. */
+		lock_handle_holds(op->fs, h, core_lock_held(op->fs->o.core, h->owner, NULL));
+	}
+	/* Decided by the log, and nothing is held: a close has nothing to give up. */
+	h->known = st != ST_BUSY || h->held != CORE_FREE;
+}
+
 static void op_fail(struct lock_op *op, enum status st)
 {
 	struct lock_handle *h = op->h;
 
 	if (op->kind == OP_FLOCK) {
-		if (st == ST_OK) {
-			/* Granted to a descriptor that says EIO from now on. */
-			core_unlock(op->fs->o.core, lock_inode_name(h->inode), h->owner);
-		} else if (!h->lost && h->held != CORE_FREE) {
-			/* A conversion that failed may have cost the lock it came from. */
-			lock_handle_holds(
-				op->fs, h, core_lock_held(op->fs->o.core, h->owner, NULL));
-		}
+		flock_failed(op, st);
 	}
 	if (op->cancel_errno != 0) {
 		op_refuse(op, op->cancel_errno);
@@ -142,7 +150,7 @@ static void ask_flock(struct lock_op *op)
 		.uid = fuse_req_ctx(op->req)->uid,
 	};
 
-	h->asked = true;
+	h->known = true;
 	op->core_op = core_lock(op->fs->o.core, &request, op_done, op);
 }
 

@@ -57,14 +57,11 @@ static void file_flock(
 {
 	struct lock_handle *h = lock_handle_of(fi);
 
+	(void)inode;
 	if (h->lost) {
 		(void)fuse_reply_err(req, EIO); /* nothing has changed */
 	} else if ((op & LOCK_UN) != 0) {
-		/* Another thread's request may wait on this handle: it goes on waiting. */
-		if (h->asked) {
-			core_unlock(fs->o.core, lock_inode_name(lock_inode_of(inode)), h->owner);
-			lock_handle_holds(fs, h, CORE_FREE);
-		}
+		lock_handle_unlock(fs, h);
 		(void)fuse_reply_err(req, 0); /* released, heard or not */
 	} else {
 		lock_op_flock(fs, req, h, (op & LOCK_SH) != 0, (op & LOCK_NB) == 0);

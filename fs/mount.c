@@ -1,8 +1,8 @@
 /*
  * mount.c - see mount.h.
  *
- * All of it runs before the loop serves, so it may block; but never on a mount of
- * ours: what is at the mount point is looked up in /proc/self/mountinfo before it is touched.
+ * mount_open() runs before the loop serves, so it may block. What is mounted already is looked up
+ * in /proc/self/mountinfo before it is touched: a mount of a former life does not answer.
  */
 #include "fs/mount.h"
 
@@ -32,40 +32,6 @@ static void keep_log(enum fuse_log_level level, const char *fmt, va_list ap)
 	(void)level;
 	(void)vsnprintf(last_log, sizeof(last_log), fmt, ap);
 	last_log[strcspn(last_log, "\n")] = '\0';
-}
-
-/* The path with no link in it but perhaps the last component, which need not answer: a stale mount
- * does not. */
-static int absolute_path(const char *path, char **ret_path)
-{
-	CLEANUP(freep) char *copy = xstrdup(path);
-	CLEANUP(freep) char *parent = NULL;
-	char *name;
-	char *full;
-	size_t len = strlen(copy);
-
-	full = realpath(path, NULL);
-	if (full == NULL && errno != ENOTCONN) {
-		return -errno;
-	}
-	if (full == NULL) {
-		while (len > 1 && copy[len - 1] == '/') {
-			copy[--len] = '\0';
-		}
-		name = strrchr(copy, '/');
-		parent = realpath(name == NULL   ? "."
-				  : name == copy ? "/"
-						 : (*name = '\0', copy),
-			NULL);
-		if (parent == NULL) {
-			return -errno;
-		}
-		name = name == NULL ? copy : name + 1;
-		full = xmalloc(strlen(parent) + 1 + strlen(name) + 1);
-		(void)sprintf(full, "%s/%s", strcmp(parent, "/") == 0 ? "" : parent, name);
-	}
-	*ret_path = full;
-	return 0;
 }
 
 /* mountinfo writes blanks, tabs, newlines and backslashes as \ooo. */
@@ -113,6 +79,57 @@ static bool is_our_mount(const char *path)
 	}
 	(void)fclose(f); /* was only read */
 	return ours;
+}
+
+/* The path's last component below its parent's true path. Does not touch what is mounted there. */
+static int below_parent(const char *path, char **ret_path)
+{
+	CLEANUP(freep) char *copy = xstrdup(path);
+	CLEANUP(freep) char *parent = NULL;
+	size_t len = strlen(copy);
+	const char *name;
+	char *slash;
+	size_t size;
+
+	while (len > 1 && copy[len - 1] == '/') {
+		copy[--len] = '\0';
+	}
+	slash = strrchr(copy, '/');
+	name = slash == NULL ? copy : slash + 1;
+	if (slash == NULL) {
+		parent = realpath(".", NULL);
+	} else {
+		*slash = '\0';
+		parent = realpath(slash == copy ? "/" : copy, NULL);
+	}
+	if (parent == NULL) {
+		return -errno;
+	}
+	size = strlen(parent) + 1 + strlen(name) + 1;
+	*ret_path = xmalloc(size);
+	(void)snprintf(*ret_path, size, "%s/%s", strcmp(parent, "/") == 0 ? "" : parent, name);
+	return 0;
+}
+
+static int absolute_path(const char *path, char **ret_path)
+{
+	char *full = NULL;
+	int rc;
+
+	rc = below_parent(path, &full);
+	if (rc < 0) {
+		return rc;
+	}
+	if (!is_our_mount(full)) {
+		/* Nothing of ours: then it may be a link to elsewhere. */
+		free(full);
+		full = realpath(path, NULL);
+		if (full == NULL) {
+			return -errno;
+		}
+	}
+	*ret_path = full;
+	return 0;
 }
 
 /* As a user, only the set-user-id helper may unmount. */
