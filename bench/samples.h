@@ -2,11 +2,13 @@
  * samples.h - latency samples of one measure, and how results are printed.
  *
  * A result is a line `who metric value unit`, the form of the scripts that
- * measure other systems, so that one table can hold both.
+ * measure other systems, so that one table can hold both; or, with bench_json,
+ * the same as one JSON object a line.
  */
 #ifndef COORDFS_BENCH_SAMPLES_H
 #define COORDFS_BENCH_SAMPLES_H
 
+#include <stdbool.h>
 #include <stdint.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -19,6 +21,10 @@ struct samples {
 	size_t n;
 	size_t cap;
 };
+
+/* One program, one file: what is measured, and how it is told. */
+static const char *bench_who = "coordfs";
+static bool bench_json;
 
 static inline uint64_t bench_now_ns(void)
 {
@@ -63,7 +69,10 @@ static inline double samples_us(const struct samples *s, unsigned per_mille)
 static inline void bench_result(
 	const char *metric, const char *part, double value, const char *unit)
 {
-	(void)printf("coordfs %s_%s %.6g %s\n", metric, part, value, unit);
+	(void)printf(bench_json ? "{\"who\":\"%s\",\"metric\":\"%s_%s\",\"value\":%.6g,"
+				  "\"unit\":\"%s\"}\n"
+				: "%s %s_%s %.6g %s\n",
+		bench_who, metric, part, value, unit);
 	(void)fflush(stdout);
 }
 
