@@ -189,7 +189,6 @@ static void append_config(struct raft *r, const struct raft_config *c)
 	raft_config_encode(c, &data, &len);
 	e = raft_entry_new(rlog_last(&r->log) + 1, r->term, RAFT_CONFIG, data, len);
 	free(data);
-	r->uncommitted_bytes += rlog_entry_bytes(e);
 	raft_append_entry(r, e);
 }
 

@@ -161,6 +161,9 @@ uint64_t raft_random(struct raft *r)
 void raft_append_entry(struct raft *r, struct raft_entry *e)
 {
 	rlog_push(&r->log, e);
+	if (r->role == RAFT_LEADER) {
+		r->uncommitted_bytes += rlog_entry_bytes(e);
+	}
 	if (e->kind == RAFT_CONFIG) {
 		raft_config_appended(r, e);
 	}
@@ -209,7 +212,6 @@ int raft_propose(struct raft *r, const void *data, size_t len, uint64_t *ret_ind
 		return -ENOBUFS;
 	}
 	e = raft_entry_new(rlog_last(&r->log) + 1, r->term, RAFT_COMMAND, data, len);
-	r->uncommitted_bytes += rlog_entry_bytes(e);
 	*ret_index = e->index;
 	raft_append_entry(r, e);
 	return 0;

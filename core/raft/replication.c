@@ -134,13 +134,20 @@ void raft_replicate(struct raft *r)
 
 /* --- time -------------------------------------------------------------------------------- */
 
+/* Entries are on their way, and for two heartbeats none has arrived; or nobody is there. */
+static bool has_stalled(const struct raft *r, const struct peer *p)
+{
+	return (p->n_inflight > 0 &&
+		       r->now_ms - p->progress_ms >= 2 * (uint64_t)r->o.heartbeat_ms) ||
+	       !raft_peer_is_alive(r, p);
+}
+
 static void peer_tick(struct raft *r, struct peer *p)
 {
 	if (p->state == PEER_PROBE && r->now_ms - p->probe_ms >= r->o.heartbeat_ms) {
 		p->probing = false;
 	}
-	if (p->state == PEER_REPLICATE && p->n_inflight > 0 &&
-		r->now_ms - p->progress_ms >= 2 * (uint64_t)r->o.heartbeat_ms) {
+	if (p->state == PEER_REPLICATE && has_stalled(r, p)) {
 		TRACE(&r->o.trace, TRACE_DEBUG, "raft.resend",
 			"id=%" PRIu64 " to=%" PRIu64 " match=%" PRIu64 " next=%" PRIu64, r->o.id,
 			p->id, p->match, p->next);
