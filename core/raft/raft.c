@@ -47,7 +47,7 @@ static bool start_is_a_log(const struct raft_start *s)
 	uint64_t index = s->n_entries > 0 ? s->entries[0]->index : 1;
 	uint64_t term = index == s->snapshot_index + 1 ? s->snapshot_term : 0;
 
-	if ((s->snapshot_index == 0) != (s->snapshot_term == 0) || s->snapshot_term > s->term) {
+	if ((s->snapshot_index == 0) != (s->snapshot_term == 0)) {
 		return false;
 	}
 	if (index == 0 || (s->n_entries > 0 && index > s->snapshot_index + 1)) {
@@ -59,7 +59,7 @@ static bool start_is_a_log(const struct raft_start *s)
 		}
 		term = s->entries[i]->term;
 	}
-	return term <= s->term;
+	return term <= MAX(s->term, s->snapshot_term);
 }
 
 /* Of entries from before the snapshot the first serves as the one before the log. */
@@ -118,6 +118,13 @@ int raft_new(const struct raft_options *o, const struct raft_env *env,
 	r->last_tick_ms = now_ms;
 	r->term = r->durable_term = start->term;
 	r->vote = r->durable_vote = start->vote;
+	if (start->snapshot_term > start->term) {
+		/* A leader's snapshot, durable before the term it came in: no vote in that term
+		 * was, so none was sent. */
+		r->term = start->snapshot_term;
+		r->vote = 0;
+		r->vote_changed = true;
+	}
 	load_entries(r, start);
 	r->queued = r->durable = rlog_last(&r->log);
 	r->snapshot_index = r->commit = r->applied = start->snapshot_index;
