@@ -102,6 +102,7 @@ static int socket_wanted(CURL *easy, curl_socket_t fd, int what, void *arg, void
 			(void)curl_multi_assign(c->multi, fd, NULL); /* it forgets it anyway */
 			socket_drop(c, s);
 		}
+		c->events.unwatched(c->events.ctx, easy);
 		return 0;
 	}
 	if (s == NULL) {

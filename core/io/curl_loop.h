@@ -25,6 +25,9 @@ struct curl_loop_events {
 	void *ctx;
 	/* A transfer has ended; remove it from here or later. */
 	void (*ended)(void *ctx, CURL *easy, CURLcode rc);
+	/* libcurl does not watch a socket of this transfer any more: the other side has closed it,
+	 * if the transfer does not end by itself. Comes from inside libcurl: only take note. */
+	void (*unwatched)(void *ctx, CURL *easy);
 	/* What woke libcurl up (a socket or its timer) has been dealt with. */
 	void (*woken)(void *ctx);
 };

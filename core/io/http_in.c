@@ -406,7 +406,9 @@ void peers_answer(struct peers_request *r, int http_status, const char *content_
 	if (r->suspended) {
 		r->suspended = false;
 		DL_DELETE(r->peers->in.waiting, r);
-		MHD_resume_connection(r->conn); /* wakes the daemon's epoll up */
+		MHD_resume_connection(r->conn);
+		r->peers->in.more = true; /* without threads, nothing wakes the daemon up */
+		peers_run_again(r->peers);
 	}
 }
 
@@ -563,6 +565,7 @@ void http_in_run(struct peers *p)
 static int split_address(const char *text, char *ret_host, size_t host_size, const char **ret_port)
 {
 	const char *colon = strrchr(text, ':');
+	uint64_t port;
 	size_t len;
 
 	if (colon == NULL || colon == text) {
@@ -579,9 +582,7 @@ static int split_address(const char *text, char *ret_host, size_t host_size, con
 	memcpy(ret_host, text, len);
 	ret_host[len] = '\0';
 	*ret_port = colon + 1;
-	return strspn(colon + 1, "0123456789") == strlen(colon + 1) && atoi(colon + 1) > 0
-		       ? 0
-		       : -EINVAL;
+	return parse_number(colon + 1, &port) && port > 0 && port <= UINT16_MAX ? 0 : -EINVAL;
 }
 
 /* A listening socket, or a negative errno. */

@@ -71,7 +71,7 @@ static void buf_fini(struct out_buf *b)
 
 static void buf_append(struct out_buf *b, const void *data, size_t len)
 {
-	if (b->cap - b->len < len && b->head >= buf_bytes(b)) {
+	if (b->cap - b->len < len && b->head > 0 && b->head >= buf_bytes(b)) {
 		memmove(b->data, b->data + b->head, buf_bytes(b));
 		b->len -= b->head;
 		b->head = 0;
@@ -184,6 +184,28 @@ void peer_out_ended(struct peer_out *o, CURLcode rc)
 		pause_ms = rc == CURLE_OPERATION_TIMEDOUT ? PAUSE_MIN_MS : out_next_pause(o);
 	}
 	out_wait(o, pause_ms);
+}
+
+/*
+ * While a stream is open libcurl watches its socket for an answer. It stops when
+ * the peer has closed its side, and goes on sending: there might be a server that
+ * reads on. Ours does not.
+ */
+void peer_out_unwatched(struct peer_out *o)
+{
+	if (o->state == OUT_STREAM) {
+		o->hung_up = true;
+		o->peers->hung_up = true;
+	}
+}
+
+void peer_out_settle(struct peer_out *o)
+{
+	if (o->hung_up && o->state == OUT_STREAM) {
+		trace_failure(o, "it has closed the stream");
+		out_wait(o, out_next_pause(o));
+	}
+	o->hung_up = false;
 }
 
 /* --- libcurl's callbacks ---------------------------------------------------------------------- */

@@ -54,6 +54,21 @@ void peers_end_turn(struct peers *p)
 	}
 }
 
+void peers_settle(struct peers *p)
+{
+	struct peer_out *o, *next;
+
+	curl_loop_settle(&p->curl);
+	if (!p->hung_up) {
+		return;
+	}
+	p->hung_up = false;
+	HASH_ITER (hh, p->outs, o, next) {
+		peer_out_settle(o);
+	}
+	curl_loop_settle(&p->curl);
+}
+
 static void close_now(struct peers *p);
 
 static void again_ran(uv_idle_t *again)
@@ -92,7 +107,7 @@ static void watch_ran(uv_timer_t *watch)
 		peers_watch_at(p, o->due_ms);
 	}
 	peers_watch_at(p, http_in_expire(p, now_ms));
-	curl_loop_settle(&p->curl);
+	peers_settle(p);
 }
 
 void peers_watch_at(struct peers *p, uint64_t due_ms)
@@ -123,7 +138,7 @@ void peers_nudge(struct peers *p, uint64_t id)
 
 	if (o != NULL) {
 		peer_out_nudge(o);
-		curl_loop_settle(&p->curl);
+		peers_settle(p);
 	}
 }
 
@@ -159,7 +174,7 @@ void peers_set(struct peers *p, const struct raft_config *config)
 			peers_watch_at(p, o->due_ms);
 		}
 	}
-	curl_loop_settle(&p->curl);
+	peers_settle(p);
 }
 
 void peers_send(struct peers *p, uint64_t to, const void *frame, size_t len)
@@ -188,7 +203,7 @@ void peers_flush(struct peers *p)
 		o->queued = false;
 		peer_out_flush(o);
 	}
-	curl_loop_settle(&p->curl);
+	peers_settle(p);
 	if (not_announced(p) != NULL) {
 		peers_run_again(p); /* the owner is on this stack: tell it later */
 	}
@@ -252,19 +267,27 @@ void peers_close(struct peers *p, void (*closed)(void *ctx), void *ctx)
 	peers_run_again(p);
 }
 
-static void transfer_ended(void *ctx, CURL *easy, CURLcode rc)
+static struct peer_out *out_of(CURL *easy)
 {
-	struct peer_out *o;
 	char *private = NULL;
 
-	(void)ctx;
 	(void)curl_easy_getinfo(easy, CURLINFO_PRIVATE, &private); /* set by peer_out.c */
-	o = (struct peer_out *)(void *)private;
-	peer_out_ended(o, rc);
+	return (struct peer_out *)(void *)private;
+}
+
+static void transfer_ended(void *ctx, CURL *easy, CURLcode rc)
+{
+	peer_out_ended(out_of(easy), rc);
+}
+
+static void transfer_unwatched(void *ctx, CURL *easy)
+{
+	peer_out_unwatched(out_of(easy));
 }
 
 static void woken(void *ctx)
 {
+	peers_settle(ctx);
 	peers_end_turn(ctx);
 }
 
@@ -311,7 +334,10 @@ int peers_open(uv_loop_t *loop, const struct peers_options *o, const struct peer
 	p->watch.data = p;
 	p->again.data = p;
 	curl_loop_init(&p->curl, loop,
-		&(struct curl_loop_events){.ctx = p, .ended = transfer_ended, .woken = woken});
+		&(struct curl_loop_events){.ctx = p,
+			.ended = transfer_ended,
+			.unwatched = transfer_unwatched,
+			.woken = woken});
 
 	rc = http_in_open(p, o->listen, err, err_size);
 	if (rc < 0) {

@@ -57,6 +57,7 @@ struct peer_out {
 	bool paused;    /* libcurl has taken everything and waits to be woken */
 	bool queued;    /* on peers->queued: frames since the last flush */
 	bool announced; /* events.up has been called for this stream */
+	bool hung_up;   /* the peer has closed the stream, it seems */
 	uint64_t reads; /* times that libcurl has come for bytes */
 
 	uint64_t due_ms;     /* WAIT: connect; else: look at the connection */
@@ -79,13 +80,16 @@ struct peer_out {
 struct peer_out *peer_out_new(struct peers *p, uint64_t id, const char *addr);
 void peer_out_free(struct peer_out *o);
 void peer_out_send(struct peer_out *o, const void *frame, size_t len);
-/* What is queued goes to the kernel, as far as it takes it. Then curl_loop_settle(). */
+/* What is queued goes to the kernel, as far as it takes it. Then peers_settle(). */
 void peer_out_flush(struct peer_out *o);
 /* Called when due_ms has come. */
 void peer_out_due(struct peer_out *o, uint64_t now_ms);
 /* The peer is alive: it has just opened a stream to us. */
 void peer_out_nudge(struct peer_out *o);
 void peer_out_ended(struct peer_out *o, CURLcode rc);
+/* From inside libcurl: takes note. Then, from outside, the second. */
+void peer_out_unwatched(struct peer_out *o);
+void peer_out_settle(struct peer_out *o);
 /* What every stream of this node says of itself. NULL: no memory. */
 struct curl_slist *peer_out_headers(const struct peers *p);
 
@@ -163,6 +167,7 @@ struct peers {
 	struct curl_slist *headers; /* owned */
 	struct peer_out *outs;      /* owned, by id */
 	struct peer_out *queued;    /* of them: has frames since the last flush */
+	bool hung_up;               /* one of them has */
 
 	uv_timer_t watch; /* for whatever is due first */
 	uint64_t watch_ms;
@@ -174,6 +179,8 @@ struct peers {
 	void *closed_ctx;
 };
 
+/* After calls to libcurl: what they led to is carried out. */
+void peers_settle(struct peers *p);
 /* Something is due at `due_ms`. */
 void peers_watch_at(struct peers *p, uint64_t due_ms);
 /* Come back in the next turn of the loop, without waiting. */
