@@ -58,9 +58,18 @@ void raft_reset_election_timer(struct raft *r)
 	r->deadline_ms = r->now_ms + t + raft_random(r) % t + (r->readonly ? 2 * t : 0);
 }
 
+/* Also a voter whose removal is not committed yet: it may be the only one whose log is long
+ * enough to win, and then it is needed to commit its own removal (thesis 4.2.2). */
+static bool is_electable(const struct raft *r)
+{
+	const struct raft_server *s = raft_config_find(raft_config_at(r, r->commit), r->o.id);
+
+	return r->self_voter || (s != NULL && s->voter);
+}
+
 bool raft_may_stand(const struct raft *r)
 {
-	return r->self_voter && !r->incoming.installing && r->durable == rlog_last(&r->log) &&
+	return is_electable(r) && !r->incoming.installing && r->durable == rlog_last(&r->log) &&
 	       r->durable_term == r->term;
 }
 
@@ -167,7 +176,7 @@ static void become_leader(struct raft *r)
 /* Only once the own vote counts: always for a prevote, when durable for a vote. */
 static void tally(struct raft *r)
 {
-	if (count_votes(r, VOTE_YES) + 1 >= raft_majority(r)) {
+	if (count_votes(r, VOTE_YES) + r->self_voter >= raft_majority(r)) {
 		if (r->role == RAFT_PRECANDIDATE) {
 			raft_campaign(r, false);
 		} else {
@@ -208,15 +217,12 @@ void raft_election_tick(struct raft *r)
 	if (r->now_ms < r->deadline_ms) {
 		return;
 	}
-	if (r->self_voter && !raft_may_stand(r)) {
-		return; /* with the next tick, when the disk has caught up */
-	}
-	if (r->self_voter) {
+	if (raft_may_stand(r)) {
 		ask_first(r);
-	} else {
+	} else if (!is_electable(r)) {
 		raft_move(r, RAFT_FOLLOWER, 0);
 		raft_reset_election_timer(r);
-	}
+	} /* else with a later tick, when the disk has caught up */
 }
 
 void raft_check_quorum(struct raft *r)

@@ -16,8 +16,9 @@
  * out the effects in this order: append and vote go to the disk queue, messages
  * leave, committed entries are applied. Whoever drives it calls raft_flush() at
  * the end of each turn of its loop; everything proposed within a turn leaves in
- * one message and one disk batch. The env's functions must not call back into
- * raft, except raft_propose() and raft_read_index() from env->apply and
+ * one message and one disk batch. Chunks of snapshots are only borrowed and do not wait:
+ * they are passed on within raft_recv() and raft_snapshot_chunk(). The env's functions must not
+ * call back into raft, except raft_propose() and raft_read_index() from env->apply and
  * env->read_ready, which take effect in the same flush.
  *
  * The disk queue is in order: a later append is durable only after an earlier
@@ -55,6 +56,7 @@ struct raft_config {
 };
 
 void raft_config_fini(struct raft_config *c);
+/* -EBADMSG as for raft_config_decode(). */
 int raft_config_copy(const struct raft_config *from, struct raft_config *ret_to);
 const struct raft_server *raft_config_find(const struct raft_config *c, uint64_t id);
 /* Packed wire.RaftConfig. The buffer is the caller's (free). */
@@ -152,7 +154,8 @@ struct raft_env {
 	/* A chunk has come from the leader, in order of offsets, starting over at 0 when another
 	 * snapshot begins. Keep it; after `done` make it durable, restart the log on disk
 	 * behind it, restore the state machine. Answered, chunk by chunk, by
-	 * raft_snapshot_written(). `msg` is borrowed. */
+	 * raft_snapshot_written(). `msg` is borrowed. Between `done` and the answer nothing is
+	 * appended and nothing applied. */
 	void (*snapshot_write)(void *ctx, const struct raft_msg *msg);
 };
 
@@ -170,7 +173,14 @@ struct raft_options {
 	struct tracer trace;
 };
 
-/* What was found on the disk. Entries must follow on the snapshot without a gap. */
+/*
+ * What was found on the disk. Entries must follow on the snapshot without a gap;
+ * they may begin before it. Entries that the snapshot makes obsolete are
+ * dropped: those of a log that ends before it, or that differs from it there (the
+ * power went between the renaming of a received snapshot and the restart of the log). The
+ * log on the disk must then be restarted behind the snapshot too, which is the
+ * case if raft_term_at(), asked for the last of the entries, does not know its term.
+ */
 struct raft_start {
 	uint64_t term;
 	uint64_t vote;
@@ -193,7 +203,8 @@ void raft_free(struct raft *r);
 
 void raft_tick(struct raft *r, uint64_t now_ms);
 /* Any content is survived; what makes no sense is dropped and traced. Messages of servers
- * that are not in the configuration are accepted as the thesis asks (4.2.2 excepted). */
+ * that are not in the configuration are accepted as the thesis asks, except requests for votes
+ * while a leader is heard (4.1, 4.2.3). */
 void raft_recv(struct raft *r, const struct raft_msg *msg, uint64_t now_ms);
 /* Entries up to `index` that were given with `gen` are durable. */
 void raft_log_durable(struct raft *r, uint64_t gen, uint64_t index);
@@ -203,7 +214,8 @@ void raft_vote_durable(struct raft *r, uint64_t term, uint64_t vote);
 void raft_snapshot_chunk(struct raft *r, uint64_t to, uint64_t index, uint64_t offset,
 	const void *data, size_t len, uint64_t total, int error);
 /* The chunk that ends at `next_offset` is kept; installed: the whole snapshot is durable, the
- * log on disk starts behind it, the state machine is restored from it. */
+ * log on disk starts behind it, the state machine is restored from it. An offset that does not
+ * go on from the one before (0: what came is damaged) asks for the bytes from there again. */
 void raft_snapshot_written(
 	struct raft *r, uint64_t from, uint64_t index, uint64_t next_offset, bool installed);
 /* This server's own snapshot up to `index` (<= applied) is durable; older entries may go,
@@ -233,11 +245,11 @@ enum raft_change {
 /*
  * Change the configuration by one server. `addr` counts for RAFT_ADD_LEARNER.
  *
- * -EAGAIN  not the leader
+ * -EAGAIN  not the leader, or leadership is being transferred
  * -EBUSY   a change is under way, or no entry of this term is committed yet
  * -EEXIST  it is there already, with this role     -ENOENT  no such server
  * -ENOBUFS too many servers    -EPROTO  promotion of a learner that has not caught up
- * -EPERM   the last voter cannot be removed
+ * -EPERM   the last voter cannot be removed     -EINVAL  id 0, address missing or too long
  */
 int raft_change_config(struct raft *r, enum raft_change change, uint64_t id, const char *addr);
 
@@ -247,7 +259,7 @@ int raft_transfer(struct raft *r, uint64_t to, uint64_t now_ms);
 
 /* Ask whether this leader still leads, for a linearizable read; answered by env->read_ready
  * after a heartbeat round begun after this call has reached a majority, and never before an
- * entry of the own term is committed. -EAGAIN: not the leader. */
+ * entry of the own term is committed. -EAGAIN: not the leader. -ENOBUFS: too many wait. */
 int raft_read_index(struct raft *r, uint64_t read_id);
 
 /* The disk is nearly full: hand leadership over if possible and refuse proposals. */
