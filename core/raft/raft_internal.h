@@ -1,7 +1,9 @@
 /*
  * raft_internal.h - struct raft, and what its files say to each other.
  *
- *   raft.c         life, events, the order of a flush, what can be asked
+ *   start.c        beginning and end
+ *   raft.c         events, the order of a flush
+ *   report.c       what can be asked, raft_check()
  *   message.c      is a received message possible at all (rule 12)
  *   election.c     roles, terms and votes, what must be durable before it is said
  *   transfer.c     leadership given away on purpose
@@ -190,11 +192,14 @@ struct raft {
 	size_t out_cap;
 };
 
+/* --- start.c ----------------------------------------------------------------------------- */
+
+uint64_t raft_random(struct raft *r);
+
 /* --- raft.c ------------------------------------------------------------------------------ */
 
 /* The time goes on. A leader that was stopped for long does not believe what it knew before. */
 void raft_clock(struct raft *r, uint64_t now_ms);
-uint64_t raft_random(struct raft *r);
 /* Queue a message without payload. It leaves when what it says is durable here. */
 void raft_post(struct raft *r, const struct raft_msg *msg);
 /* Takes the reference. */
