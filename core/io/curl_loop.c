@@ -97,12 +97,12 @@ static int socket_wanted(CURL *easy, curl_socket_t fd, int what, void *arg, void
 	struct curl_loop *c = arg;
 	struct curl_socket *s = socket_arg;
 
+	c->events.watching(c->events.ctx, easy, fd, what != CURL_POLL_REMOVE);
 	if (what == CURL_POLL_REMOVE) {
 		if (s != NULL) {
 			(void)curl_multi_assign(c->multi, fd, NULL); /* it forgets it anyway */
 			socket_drop(c, s);
 		}
-		c->events.unwatched(c->events.ctx, easy);
 		return 0;
 	}
 	if (s == NULL) {

@@ -25,9 +25,9 @@ struct curl_loop_events {
 	void *ctx;
 	/* A transfer has ended; remove it from here or later. */
 	void (*ended)(void *ctx, CURL *easy, CURLcode rc);
-	/* libcurl does not watch a socket of this transfer any more: the other side has closed it,
-	 * if the transfer does not end by itself. Comes from inside libcurl: only take note. */
-	void (*unwatched)(void *ctx, CURL *easy);
+	/* libcurl begins (or goes on) to watch a socket for this transfer, or stops. Comes from
+	 * inside libcurl: only take note. */
+	void (*watching)(void *ctx, CURL *easy, curl_socket_t fd, bool begins);
 	/* What woke libcurl up (a socket or its timer) has been dealt with. */
 	void (*woken)(void *ctx);
 };

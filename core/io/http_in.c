@@ -75,7 +75,7 @@ struct peers_request {
 	struct peers_request *next;
 };
 
-/* --- answers -------------------------------------------------------------------------------- */
+/* --- answers ----------------------------------------------------------------------------- */
 
 static void response_header(struct MHD_Response *r, const char *name, const char *value)
 {
@@ -138,7 +138,7 @@ static enum MHD_Result refuse(struct MHD_Connection *conn, const struct refusal 
 	return rc;
 }
 
-/* --- who is there ----------------------------------------------------------------------------- */
+/* --- who is there ------------------------------------------------------------------------ */
 
 static void conn_addr(struct MHD_Connection *conn, char *ret_addr, size_t size)
 {
@@ -255,8 +255,7 @@ static bool parse_uuid(const char *text, uint8_t ret_uuid[16])
 	return true;
 }
 
-/* --- connections --------------------------------------------------------------------------------
- */
+/* --- connections ------------------------------------------------------------------------- */
 
 static struct in_conn *conn_of(struct MHD_Connection *conn)
 {
@@ -316,7 +315,7 @@ uint64_t http_in_expire(struct peers *p, uint64_t now_ms)
 	return in->strangers != NULL ? in->strangers->since_ms + STRANGER_MS : NEVER;
 }
 
-/* --- requests that are not streams ------------------------------------------------------------ */
+/* --- requests that are not streams ------------------------------------------------------- */
 
 static struct peers_request *request_new(
 	struct peers *p, struct MHD_Connection *conn, const char *method, const char *path)
@@ -412,8 +411,7 @@ void peers_answer(struct peers_request *r, int http_status, const char *content_
 	}
 }
 
-/* --- libmicrohttpd's callbacks ------------------------------------------------------------------
- */
+/* --- libmicrohttpd's callbacks ----------------------------------------------------------- */
 
 static enum MHD_Result stream_begin(struct peers *p, struct MHD_Connection *conn, const char *path,
 	const char *method, void **ret_call)
@@ -523,7 +521,7 @@ static void PRINTF_LIKE(2, 0) logged(void *arg, const char *fmt, va_list ap)
 	TRACE(&p->trace, TRACE_DEBUG, "http.log", "text=\"%s\"", line);
 }
 
-/* --- running the daemon ----------------------------------------------------------------------- */
+/* --- running the daemon ------------------------------------------------------------------ */
 
 static void timer_ran(uv_timer_t *timer)
 {
@@ -558,8 +556,7 @@ void http_in_run(struct peers *p)
 	}
 }
 
-/* --- open and close ------------------------------------------------------------------------------
- */
+/* --- open and close ---------------------------------------------------------------------- */
 
 /* "host:port" or "[host]:port"; both parts are copied. */
 static int split_address(const char *text, char *ret_host, size_t host_size, const char **ret_port)

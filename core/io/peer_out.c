@@ -22,7 +22,6 @@
 #include <stdarg.h>
 #include <stdio.h>
 #include <sys/socket.h>
-#include <unistd.h>
 #include <utlist.h>
 
 #include "core/io/peers_internal.h"
@@ -40,8 +39,8 @@
  * anew. */
 #define NUDGE_MS 100
 
-#define LOOK_MS 200              /* between looks at a connection */
-#define ACK_STALL_MS 1000        /* sent, but nothing acknowledged: the network is cut */
+#define LOOK_MS 100              /* between looks at a connection */
+#define ACK_STALL_MS 800         /* sent, but nothing acknowledged: the network is cut */
 #define WRITE_STALL_MS 2000      /* the kernel takes no more: the peer does not read */
 #define TCP_USER_TIMEOUT_MS 3000 /* the kernel's own verdict, should ours not come */
 #define KEEPALIVE_S 1
@@ -56,7 +55,7 @@
 #define WARN_EVERY_MS 10000 /* the same refusal */
 #define DROP_WARN_EVERY_MS 1000
 
-/* --- bytes on their way out ---------------------------------------------------------- */
+/* --- bytes on their way out -------------------------------------------------------------- */
 
 static size_t buf_bytes(const struct out_buf *b)
 {
@@ -102,7 +101,7 @@ static size_t buf_take(struct out_buf *b, void *to, size_t max)
 	return n;
 }
 
-/* --- states ------------------------------------------------------------------------------- */
+/* --- states ------------------------------------------------------------------------------ */
 
 static void out_move(struct peer_out *o, enum out_state state, uint64_t due_ms)
 {
@@ -187,15 +186,22 @@ void peer_out_ended(struct peer_out *o, CURLcode rc)
 }
 
 /*
+ * libcurl knows the socket of a transfer, and tells it only after its end
+ * (CURLINFO_ACTIVESOCKET), nor does it tell of each one that it closes. But the
+ * one that it has last begun to watch is the connection, once there is one.
+ *
  * While a stream is open libcurl watches its socket for an answer. It stops when
  * the peer has closed its side, and goes on sending: there might be a server that
  * reads on. Ours does not.
  */
-void peer_out_unwatched(struct peer_out *o)
+void peer_out_watching(struct peer_out *o, curl_socket_t fd, bool begins)
 {
-	if (o->state == OUT_STREAM) {
-		o->hung_up = true;
-		o->peers->hung_up = true;
+	if (begins) {
+		o->fd = fd;
+	} else if (fd == o->fd) {
+		o->fd = CURL_SOCKET_BAD;
+		o->hung_up = o->state == OUT_STREAM;
+		o->peers->hung_up |= o->hung_up;
 	}
 }
 
@@ -208,31 +214,7 @@ void peer_out_settle(struct peer_out *o)
 	o->hung_up = false;
 }
 
-/* --- libcurl's callbacks ---------------------------------------------------------------------- */
-
-/* The socket of a connection, or CURL_SOCKET_BAD. (CURLINFO_ACTIVESOCKET knows it only after the
- * end of the transfer.) */
-static curl_socket_t out_fd(const struct peer_out *o)
-{
-	return o->fds[0] != CURL_SOCKET_BAD ? o->fds[0] : o->fds[1];
-}
-
-static void out_fd_replace(struct peer_out *o, curl_socket_t from, curl_socket_t to)
-{
-	for (size_t i = 0; i < ARRAY_SIZE(o->fds); i++) {
-		if (o->fds[i] == from) {
-			o->fds[i] = to;
-			return;
-		}
-	}
-}
-
-/* CURLOPT_CLOSESOCKETFUNCTION */
-static int out_socket_close(void *arg, curl_socket_t fd)
-{
-	out_fd_replace(arg, fd, CURL_SOCKET_BAD);
-	return close(fd);
-}
+/* --- libcurl's callbacks ----------------------------------------------------------------- */
 
 /* CURLOPT_OPENSOCKETFUNCTION: programs that we start must not inherit it. */
 static curl_socket_t out_socket_open(void *arg, curlsocktype purpose, struct curl_sockaddr *addr)
@@ -251,7 +233,6 @@ static curl_socket_t out_socket_open(void *arg, curlsocktype purpose, struct cur
 	(void)setsockopt(fd, IPPROTO_TCP, TCP_KEEPCNT, &probes, sizeof probes);
 	(void)setsockopt(
 		fd, IPPROTO_TCP, TCP_USER_TIMEOUT, &user_timeout_ms, sizeof user_timeout_ms);
-	out_fd_replace(arg, CURL_SOCKET_BAD, fd);
 	return fd;
 }
 
@@ -292,7 +273,7 @@ static size_t out_ignore(char *data, size_t size, size_t n, void *arg)
 	return size * n;
 }
 
-/* --- connecting ----------------------------------------------------------------------------- */
+/* --- connecting -------------------------------------------------------------------------- */
 
 static void header_add(struct curl_slist **list, const char *fmt, ...) PRINTF_LIKE(2, 3);
 
@@ -354,9 +335,6 @@ static CURL *out_easy(struct peer_out *o)
 	SET(easy, CURLOPT_READDATA, o);
 	SET(easy, CURLOPT_WRITEFUNCTION, out_ignore);
 	SET(easy, CURLOPT_OPENSOCKETFUNCTION, out_socket_open);
-	SET(easy, CURLOPT_OPENSOCKETDATA, o);
-	SET(easy, CURLOPT_CLOSESOCKETFUNCTION, out_socket_close);
-	SET(easy, CURLOPT_CLOSESOCKETDATA, o);
 	SET(easy, CURLOPT_UPLOAD_BUFFERSIZE, UPLOAD_BUFFER_BYTES);
 	SET(easy, CURLOPT_TCP_NODELAY, 1L);
 	SET(easy, CURLOPT_CONNECTTIMEOUT_MS, CONNECT_MS);
@@ -376,6 +354,8 @@ static void out_connect(struct peer_out *o)
 	int rc;
 
 	o->error[0] = '\0';
+	o->fd = CURL_SOCKET_BAD;
+	o->hung_up = false;
 	o->paused = false;
 	o->announced = false;
 	o->written = 0;
@@ -386,23 +366,21 @@ static void out_connect(struct peer_out *o)
 	out_move(o, OUT_CONNECT, now_ms + LOOK_MS);
 }
 
-/* --- health -------------------------------------------------------------------------------------
- */
+/* --- health ------------------------------------------------------------------------------ */
 
 /* Why the connection is to be given up, or NULL. */
 static const char *out_stalled(struct peer_out *o, uint64_t now_ms)
 {
-	curl_socket_t fd = out_fd(o);
 	struct tcp_info tcp = {0};
 	socklen_t len = sizeof tcp;
 	curl_off_t written = 0;
 
-	if (fd == CURL_SOCKET_BAD || getsockopt(fd, IPPROTO_TCP, TCP_INFO, &tcp, &len) < 0) {
+	if (o->fd == CURL_SOCKET_BAD || getsockopt(o->fd, IPPROTO_TCP, TCP_INFO, &tcp, &len) < 0) {
 		return NULL; /* not connected: CONNECT_MS is libcurl's business */
 	}
 	/* A full window is another matter: it leaves nothing unacknowledged, and its probes are
 	 * answered. */
-	if (tcp.tcpi_unacked == 0 || tcp.tcpi_last_ack_recv < ACK_STALL_MS) {
+	if (tcp.tcpi_unacked == 0 || tcp.tcpi_last_ack_recv < LOOK_MS) {
 		o->acked_ms = now_ms;
 	}
 	(void)curl_easy_getinfo(o->easy, CURLINFO_SIZE_UPLOAD_T, &written); /* stays 0 */
@@ -450,8 +428,7 @@ void peer_out_nudge(struct peer_out *o)
 	}
 }
 
-/* --- frames ------------------------------------------------------------------------------------
- */
+/* --- frames ------------------------------------------------------------------------------ */
 
 static void out_dropped(struct peer_out *o)
 {
@@ -490,15 +467,14 @@ void peer_out_flush(struct peer_out *o)
 	for (int i = 0; i <= FLUSH_WRITES_MAX && !o->paused; i++) {
 		uint64_t reads = o->reads;
 
-		curl_loop_write(&o->peers->curl, out_fd(o));
+		curl_loop_write(&o->peers->curl, o->fd);
 		if (o->reads == reads) {
 			return;
 		}
 	}
 }
 
-/* --- life
- * ----------------------------------------------------------------------------------------- */
+/* --- life -------------------------------------------------------------------------------- */
 
 struct peer_out *peer_out_new(struct peers *p, uint64_t id, const char *addr)
 {
@@ -508,8 +484,6 @@ struct peer_out *peer_out_new(struct peers *p, uint64_t id, const char *addr)
 	o->id = id;
 	(void)snprintf(o->addr, sizeof o->addr, "%s", addr);
 	o->pause_ms = PAUSE_MIN_MS;
-	o->fds[0] = CURL_SOCKET_BAD;
-	o->fds[1] = CURL_SOCKET_BAD;
 	out_move(o, OUT_WAIT, uv_now(p->loop));
 	return o;
 }

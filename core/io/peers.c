@@ -91,7 +91,7 @@ void peers_run_again(struct peers *p)
 	(void)uv_idle_start(&p->again, again_ran); /* cannot fail */
 }
 
-/* --- what is due ------------------------------------------------------------------------------ */
+/* --- what is due ------------------------------------------------------------------------- */
 
 static void watch_ran(uv_timer_t *watch)
 {
@@ -122,7 +122,7 @@ void peers_watch_at(struct peers *p, uint64_t due_ms)
 	(void)uv_timer_start(&p->watch, watch_ran, due_ms > now_ms ? due_ms - now_ms : 0, 0);
 }
 
-/* --- the set of peers ------------------------------------------------------------------------- */
+/* --- the set of peers -------------------------------------------------------------------- */
 
 static struct peer_out *out_find(struct peers *p, uint64_t id)
 {
@@ -209,8 +209,7 @@ void peers_flush(struct peers *p)
 	}
 }
 
-/* --- open and close ----------------------------------------------------------------------------
- */
+/* --- open and close ---------------------------------------------------------------------- */
 
 static void part_closed(struct peers *p)
 {
@@ -280,9 +279,9 @@ static void transfer_ended(void *ctx, CURL *easy, CURLcode rc)
 	peer_out_ended(out_of(easy), rc);
 }
 
-static void transfer_unwatched(void *ctx, CURL *easy)
+static void transfer_watching(void *ctx, CURL *easy, curl_socket_t fd, bool begins)
 {
-	peer_out_unwatched(out_of(easy));
+	peer_out_watching(out_of(easy), fd, begins);
 }
 
 static void woken(void *ctx)
@@ -336,7 +335,7 @@ int peers_open(uv_loop_t *loop, const struct peers_options *o, const struct peer
 	curl_loop_init(&p->curl, loop,
 		&(struct curl_loop_events){.ctx = p,
 			.ended = transfer_ended,
-			.unwatched = transfer_unwatched,
+			.watching = transfer_watching,
 			.woken = woken});
 
 	rc = http_in_open(p, o->listen, err, err_size);

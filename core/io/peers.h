@@ -7,7 +7,8 @@
  * stream is authenticated at its start: the cluster's secret as a bearer token
  * (compared in constant time; a wrong one gets 401 and a trace line), the
  * sender's id and data-directory uuid, the format version. An id that the node
- * does not admit gets 409, another format 426.
+ * does not admit gets 409, another format 426; "100 Continue" admits. A newer
+ * stream from the same id replaces the older one.
  *
  * Happy path of a sender: CONNECT, STREAM. Failures: any error goes to WAIT and,
  * after a short growing pause (20 ms .. 500 ms), to CONNECT again. Frames sent while
@@ -35,6 +36,8 @@ struct peers_events {
 	bool (*admit)(void *ctx, uint64_t id, const uint8_t uuid[16]);
 	/* A whole frame's body. `from` is who the stream was authenticated as. */
 	void (*frame)(void *ctx, uint64_t from, const void *body, size_t len);
+	/* The peer has admitted a new stream to it: frames sent from now on arrive, those of an
+	 * earlier stream may not have. */
 	void (*up)(void *ctx, uint64_t id);
 	/* Everything that this wake-up brought has been delivered: end of a turn. */
 	void (*turn)(void *ctx);
@@ -64,6 +67,8 @@ void peers_send(struct peers *p, uint64_t to, const void *frame, size_t len);
 /* End of a turn: what is queued for a peer leaves in one write. */
 void peers_flush(struct peers *p);
 
+/* Once for each request; `r` is gone then. What waits at peers_close() is answered 503 by itself
+ * and must not be answered any more. */
 void peers_answer(struct peers_request *r, int http_status, const char *content_type,
 	const void *body, size_t len);
 
@@ -72,6 +77,7 @@ void peers_answer(struct peers_request *r, int http_status, const char *content_
 int peers_ask(const char *host_port, const char *secret, const char *method, const char *path,
 	const char *body, char **ret_body, char *err, size_t err_size);
 
+/* Flushes. No event comes after this call; `closed` (or NULL) comes from the loop. */
 void peers_close(struct peers *p, void (*closed)(void *ctx), void *ctx);
 
 #endif

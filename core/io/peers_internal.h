@@ -52,7 +52,7 @@ struct peer_out {
 	enum out_state state;
 	CURL *easy; /* owned */
 	char error[CURL_ERROR_SIZE];
-	curl_socket_t fds[2]; /* of `easy`; two while it tries two addresses at once */
+	curl_socket_t fd; /* of `easy`, once it has one; in STREAM: the connection */
 	struct out_buf buf;
 	bool paused;    /* libcurl has taken everything and waits to be woken */
 	bool queued;    /* on peers->queued: frames since the last flush */
@@ -88,12 +88,12 @@ void peer_out_due(struct peer_out *o, uint64_t now_ms);
 void peer_out_nudge(struct peer_out *o);
 void peer_out_ended(struct peer_out *o, CURLcode rc);
 /* From inside libcurl: takes note. Then, from outside, the second. */
-void peer_out_unwatched(struct peer_out *o);
+void peer_out_watching(struct peer_out *o, curl_socket_t fd, bool begins);
 void peer_out_settle(struct peer_out *o);
 /* What every stream of this node says of itself. NULL: no memory. */
 struct curl_slist *peer_out_headers(const struct peers *p);
 
-/* --- incoming streams (stream_in.c) --------------------------------------------------------- */
+/* --- incoming streams (stream_in.c) ------------------------------------------------------ */
 
 /* First member of what libmicrohttpd keeps for a request. */
 enum in_kind {
@@ -123,8 +123,7 @@ void stream_in_free(struct stream_in *s);
 /* -EPROTO: not frames, -ESHUTDOWN: it has been replaced. The connection is to be closed. */
 int stream_in_data(struct stream_in *s, const void *data, size_t len);
 
-/* --- the port (http_in.c) ----------------------------------------------------------------------
- */
+/* --- the port (http_in.c) ---------------------------------------------------------------- */
 
 struct in_conn;
 struct in_denial;
@@ -150,8 +149,7 @@ void http_in_run(struct peers *p);
 /* Ends connections that are strangers for too long; returns when to look next. */
 uint64_t http_in_expire(struct peers *p, uint64_t now_ms);
 
-/* --- all of it (peers.c) -----------------------------------------------------------------------
- */
+/* --- all of it (peers.c) ----------------------------------------------------------------- */
 
 struct peers {
 	uv_loop_t *loop; /* borrowed */

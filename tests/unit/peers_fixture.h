@@ -60,7 +60,7 @@ struct fixture {
 	struct node nodes[NODES + 1]; /* by id */
 };
 
-/* --- the owner of a node's streams --------------------------------------------------------- */
+/* --- the owner of a node's streams ------------------------------------------------------- */
 
 static inline bool node_admit(void *ctx, uint64_t id, const uint8_t uuid[16])
 {
@@ -131,7 +131,7 @@ static inline size_t traced(const struct node *n, const char *text)
 	return count;
 }
 
-/* --- the loop -------------------------------------------------------------------------------- */
+/* --- the loop ---------------------------------------------------------------------------- */
 
 static inline void deadline_ran(uv_timer_t *t)
 {
@@ -169,7 +169,7 @@ static inline void nothing_ran(uv_timer_t *t)
 		uv_close((uv_handle_t *)tick_, (uv_close_cb)free);                                 \
 	} while (0)
 
-/* --- nodes ------------------------------------------------------------------------------------ */
+/* --- nodes ------------------------------------------------------------------------------- */
 
 static inline int free_port(void)
 {
@@ -297,7 +297,7 @@ static inline int teardown(void **state)
 	return 0;
 }
 
-/* --- raw clients ------------------------------------------------------------------------------ */
+/* --- raw clients ------------------------------------------------------------------------- */
 
 struct raw {
 	struct fixture *fixture;

@@ -4,7 +4,7 @@
  */
 #include "peers_fixture.h"
 
-/* --- asking from a thread ------------------------------------------------------------------- */
+/* --- asking from a thread ---------------------------------------------------------------- */
 
 struct ask {
 	uv_work_t work;
@@ -49,7 +49,7 @@ static void ask_end(struct ask *a, struct node *n, int status, const char *text)
 	free(a->answer);
 }
 
-/* --- requests -------------------------------------------------------------------------------- */
+/* --- requests ---------------------------------------------------------------------------- */
 
 static void a_request_is_answered_at_once(void **state)
 {
@@ -197,8 +197,7 @@ static void nobody_home_is_an_error_with_a_sentence(void **state)
 	assert_null(body);
 }
 
-/* --- refusals -----------------------------------------------------------------------------------
- */
+/* --- refusals ---------------------------------------------------------------------------- */
 
 static void refused(struct node *n, const char *request, const char *status, const char *error)
 {
@@ -264,8 +263,7 @@ static void what_is_wrong_with_a_request_is_said_in_json(void **state)
 	assert_int_equal(n->n_requests, 0);
 }
 
-/* --- the hostile
- * ---------------------------------------------------------------------------------- */
+/* --- the hostile ------------------------------------------------------------------------- */
 
 static void nodes_still_talk(struct fixture *f)
 {

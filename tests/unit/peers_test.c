@@ -5,7 +5,7 @@
 
 #include "core/io/secret.h"
 
-/* --- frames --------------------------------------------------------------------------------- */
+/* --- frames ------------------------------------------------------------------------------ */
 
 static void frames_arrive_whole_and_in_order(void **state)
 {
@@ -182,8 +182,7 @@ static void a_newer_stream_replaces_the_older(void **state)
 	raw_close(&newer);
 }
 
-/* --- failures ----------------------------------------------------------------------------------
- */
+/* --- failures ---------------------------------------------------------------------------- */
 
 static void a_restarted_peer_is_found_again(void **state)
 {
@@ -306,8 +305,7 @@ static void a_stream_to_a_removed_peer_ends(void **state)
 	assert_int_equal(b->frames[1], 0);
 }
 
-/* --- peers that do not do their part ------------------------------------------------------------
- */
+/* --- peers that do not do their part ----------------------------------------------------- */
 
 struct mute {
 	int listener;
@@ -397,8 +395,38 @@ static void frames_for_a_dead_stream_do_not_reach_the_next(void **state)
 	mute_close(&m);
 }
 
-/* --- opening
- * -------------------------------------------------------------------------------------- */
+/* As in a partition: SYNs get no answer (the backlog is full), and later they do. */
+static void an_address_that_was_silent_is_found_soon(void **state)
+{
+	struct fixture *f = *state;
+	struct node *a = &f->nodes[1], *c = &f->nodes[3];
+	struct raw full;
+	struct mute m;
+	uint64_t since;
+
+	start(a);
+	mute_listen(&m, c);
+	assert_int_equal(listen(m.listener, 0), 0);
+	raw_connect(&full, c);
+	since = uv_now(&f->loop);
+	CONNECT_TO(a, 3);
+	AWAIT(f, traced(a, "peer.down id=3") == 2);
+	assert_in_range(uv_now(&f->loop) - since, 800, 2000); /* they were not refused */
+	raw_close(&full);
+	assert_int_equal(close(accept(m.listener, NULL, NULL)), 0);
+	assert_int_equal(close(m.listener), 0);
+	since = uv_now(&f->loop);
+	start(c);
+	AWAIT(f, a->ups == 1);
+	assert_in_range(uv_now(&f->loop) - since, 0, 1000);
+	for (size_t i = 1; i <= 10; i++) {
+		send_frame(a, 3, 1, 60);
+		peers_flush(a->peers);
+		AWAIT(f, c->frames[1] == i);
+	}
+}
+
+/* --- opening ----------------------------------------------------------------------------- */
 
 static int try_open(
 	struct fixture *f, const char *listen_addr, const char *secret, char *err, size_t err_size)
@@ -463,6 +491,7 @@ int main(void)
 		IN_FIXTURE(a_stream_to_a_removed_peer_ends),
 		IN_FIXTURE(a_peer_that_does_not_read_disturbs_nobody),
 		IN_FIXTURE(frames_for_a_dead_stream_do_not_reach_the_next),
+		IN_FIXTURE(an_address_that_was_silent_is_found_soon),
 		IN_FIXTURE(what_cannot_be_opened_says_why),
 		cmocka_unit_test(secrets_are_equal_or_not),
 	};
