@@ -1,17 +1,13 @@
 /*
- * raft_fixture.c - the world around the rafts of a test, and its checkers.
+ * raft_fixture.c - the world around the rafts of a test.
  */
 #include "raft_fixture.h"
 
 #include <errno.h>
 
-#include <uthash.h>
 #include <utlist.h>
 
 #include "coordfs/util.h"
-
-#define TERMS_MAX 4096
-#define INDEX_MAX 65536
 
 enum op_kind {
 	OP_APPEND,
@@ -43,130 +39,6 @@ struct packet {
 	struct raft_config config;
 	struct packet *prev, *next;
 };
-
-struct content {
-	struct {
-		uint64_t index;
-		uint64_t term;
-	} key;
-	uint64_t digest;
-	UT_hash_handle hh;
-};
-
-struct asked {
-	uint64_t id;
-	uint64_t applied;
-	UT_hash_handle hh;
-};
-
-/* What was ever seen, whoever has crashed since. */
-struct history {
-	uint64_t leader[TERMS_MAX];
-	uint64_t vote[SERVERS_MAX][TERMS_MAX];
-	uint64_t applied_term[INDEX_MAX];
-	uint64_t applied_digest[INDEX_MAX]; /* of the state machine after that entry */
-	uint64_t max_applied;
-	struct content *contents;
-	struct asked *asked;
-};
-
-static uint64_t mix(uint64_t digest, const void *data, size_t len)
-{
-	const uint8_t *p = data;
-
-	for (size_t i = 0; i < len; i++) { /* FNV-1a */
-		digest = (digest ^ p[i]) * UINT64_C(0x100000001b3);
-	}
-	return digest;
-}
-
-static uint64_t entry_digest(const struct raft_entry *e)
-{
-	uint64_t head[2] = {e->term, e->kind};
-
-	return mix(mix(UINT64_C(0xcbf29ce484222325), head, sizeof head), e->data, e->len);
-}
-
-/* --- checkers ---------------------------------------------------------------------------- */
-
-static void saw_entry(struct fixture *f, const struct raft_entry *e)
-{
-	struct content *c;
-	struct content fresh = {.digest = entry_digest(e)};
-
-	fresh.key.index = e->index;
-	fresh.key.term = e->term;
-	HASH_FIND(hh, f->history->contents, &fresh.key, sizeof fresh.key, c);
-	if (c == NULL) {
-		c = xmemdup(&fresh, sizeof fresh);
-		HASH_ADD(hh, f->history->contents, key, sizeof c->key, c);
-	}
-	assert_int_equal(c->digest, fresh.digest);
-}
-
-static void saw_leader(struct server *s)
-{
-	struct history *h = s->f->history;
-	uint64_t term = raft_term(s->raft);
-
-	assert_true(term < TERMS_MAX);
-	assert_true(h->leader[term] == 0 || h->leader[term] == s->id);
-	if (h->leader[term] == s->id) {
-		return;
-	}
-	h->leader[term] = s->id;
-	for (uint64_t i = raft_snapshot_index(s->raft) + 1; i <= h->max_applied; i++) {
-		assert_int_equal(raft_term_at(s->raft, i), h->applied_term[i]);
-	}
-}
-
-static void saw_vote(struct fixture *f, const struct raft_msg *m)
-{
-	uint64_t *vote = &f->history->vote[m->from][m->term];
-
-	assert_true(*vote == 0 || *vote == m->to);
-	*vote = m->to;
-}
-
-static void saw_applied(struct server *s, uint64_t term)
-{
-	struct history *h = s->f->history;
-
-	assert_true(s->applied < INDEX_MAX);
-	if (s->applied > h->max_applied) {
-		assert_int_equal(s->applied, h->max_applied + 1);
-		h->max_applied = s->applied;
-		h->applied_term[s->applied] = term;
-		h->applied_digest[s->applied] = s->digest;
-	}
-	assert_int_equal(h->applied_term[s->applied], term);
-	assert_int_equal(h->applied_digest[s->applied], s->digest);
-}
-
-/* Two logs that have an entry of one term at one index are the same before it. */
-static void check_two_logs(const struct raft *a, const struct raft *b)
-{
-	uint64_t i = MIN(raft_last_index(a), raft_last_index(b));
-	uint64_t stop = MAX(raft_snapshot_index(a), raft_snapshot_index(b));
-
-	while (i > stop && raft_term_at(a, i) != raft_term_at(b, i)) {
-		i--;
-	}
-	for (; i > stop; i--) {
-		assert_int_equal(raft_term_at(a, i), raft_term_at(b, i));
-	}
-}
-
-void check_logs(struct fixture *f)
-{
-	for (uint64_t a = 1; a < SERVERS_MAX; a++) {
-		for (uint64_t b = a + 1; b < SERVERS_MAX; b++) {
-			if (f->servers[a].raft != NULL && f->servers[b].raft != NULL) {
-				check_two_logs(f->servers[a].raft, f->servers[b].raft);
-			}
-		}
-	}
-}
 
 /* --- env: the disk's queue --------------------------------------------------------------- */
 
@@ -200,7 +72,7 @@ static void env_append(void *ctx, uint64_t gen, struct raft_entry *const *entrie
 	op->entries = xmemdup(entries, n * sizeof op->entries[0]);
 	for (size_t i = 0; i < n; i++) {
 		(void)raft_entry_ref(entries[i]);
-		saw_entry(s->f, entries[i]);
+		history_saw_entry(s->f->history, entries[i]);
 	}
 }
 
@@ -308,7 +180,7 @@ static void env_send(void *ctx, const struct raft_msg *m)
 	}
 	last = &f->last[m->from][m->to][m->kind];
 	if (m->kind == RAFT_VOTE_RESP && m->ok) {
-		saw_vote(f, m);
+		history_saw_vote(f->history, m);
 	}
 	*last = *m;
 	last->entries = NULL;
@@ -324,12 +196,12 @@ static void env_send(void *ctx, const struct raft_msg *m)
 static void env_apply(void *ctx, const struct raft_entry *e)
 {
 	struct server *s = ctx;
-	uint64_t digest = entry_digest(e);
+	uint64_t digest = digest_of_entry(e);
 
 	assert_int_equal(e->index, s->applied + 1);
 	s->applied = e->index;
-	s->digest = mix(s->digest, &digest, sizeof digest);
-	saw_applied(s, e->term);
+	s->digest = digest_mix(s->digest, &digest, sizeof digest);
+	history_saw_applied(s->f->history, e->index, e->term, s->digest);
 	if (s->propose_on_apply > 0 && raft_role(s->raft) == RAFT_LEADER) {
 		uint64_t index;
 
@@ -341,16 +213,9 @@ static void env_apply(void *ctx, const struct raft_entry *e)
 static void env_read_ready(void *ctx, uint64_t read_id, uint64_t index, bool ok)
 {
 	struct server *s = ctx;
-	struct asked *a;
 
-	HASH_FIND(hh, s->f->history->asked, &read_id, sizeof read_id, a);
-	assert_non_null(a);
-	if (ok) {
-		assert_true(index >= a->applied);
-		assert_true(index <= s->applied);
-	}
-	HASH_DEL(s->f->history->asked, a);
-	free(a);
+	history_read_answered(s->f->history, read_id, index, ok);
+	assert_true(!ok || index <= s->applied);
 	if (s->n_answers == ANSWERS_MAX) {
 		s->n_answers = 0;
 	}
@@ -365,7 +230,7 @@ static void env_role_changed(void *ctx)
 	assert_true(raft_term(s->raft) >= s->term_of_last_role);
 	s->term_of_last_role = raft_term(s->raft);
 	if (raft_role(s->raft) == RAFT_LEADER) {
-		saw_leader(s);
+		history_saw_leader(s->f->history, s->id, s->raft);
 	}
 }
 
@@ -482,7 +347,7 @@ struct fixture *fixture_new(size_t voters)
 {
 	struct fixture *f = xcalloc(1, sizeof *f);
 
-	f->history = xcalloc(1, sizeof *f->history);
+	f->history = history_new();
 	f->now = 1000;
 	f->snapshot_bytes = 1000;
 	raft_options_default(&f->options);
@@ -512,24 +377,13 @@ static void server_fini(struct server *s)
 
 void fixture_free(struct fixture *f)
 {
-	struct content *c, *c_next;
-	struct asked *a, *a_next;
-
 	while (f->net != NULL) {
 		packet_free(f, f->net);
 	}
 	for (uint64_t id = 1; id < SERVERS_MAX; id++) {
 		server_fini(&f->servers[id]);
 	}
-	HASH_ITER (hh, f->history->contents, c, c_next) {
-		HASH_DEL(f->history->contents, c);
-		free(c);
-	}
-	HASH_ITER (hh, f->history->asked, a, a_next) {
-		HASH_DEL(f->history->asked, a);
-		free(a);
-	}
-	free(f->history);
+	history_free(f->history);
 	free(f);
 }
 
@@ -544,19 +398,13 @@ void join(struct fixture *f, uint64_t id)
 void crash(struct fixture *f, uint64_t id)
 {
 	struct server *s = server(f, id);
-	struct asked *a, *next;
 
 	raft_free(TAKE(s->raft));
 	while (s->ops != NULL) {
 		op_free(s, s->ops);
 	}
 	s->disk_held = false;
-	HASH_ITER (hh, f->history->asked, a, next) {
-		if (a->id % SERVERS_MAX == id) {
-			HASH_DEL(f->history->asked, a);
-			free(a);
-		}
-	}
+	history_crashed(f->history, id);
 }
 
 void restart(struct fixture *f, uint64_t id)
@@ -632,7 +480,7 @@ static void install_snapshot(struct server *s, const struct disk_op *op)
 	disk_forget_from(s, 0);
 	s->applied = s->snapshot.index;
 	s->digest = s->snapshot.digest;
-	assert_int_equal(s->digest, s->f->history->applied_digest[s->applied]);
+	assert_int_equal(s->digest, history_digest_at(s->f->history, s->applied));
 	raft_snapshot_written(s->raft, op->from, op->index, op->offset, true);
 }
 
@@ -822,19 +670,12 @@ uint64_t propose(struct fixture *f, uint64_t id, const char *command)
 
 int ask_read(struct fixture *f, uint64_t id, uint64_t read_id)
 {
-	struct asked *a = xcalloc(1, sizeof *a);
-	int rc;
+	int rc = raft_read_index(raft_of(f, id), read_id);
 
-	/* The id tells who was asked, for crash(). */
-	a->id = read_id * SERVERS_MAX + id;
-	a->applied = f->history->max_applied;
-	rc = raft_read_index(raft_of(f, id), a->id);
-	if (rc < 0) {
-		free(a);
-		return rc;
+	if (rc == 0) {
+		history_read_asked(f->history, id, read_id);
 	}
-	HASH_ADD(hh, f->history->asked, id, sizeof a->id, a);
-	return 0;
+	return rc;
 }
 
 void take_snapshot(struct fixture *f, uint64_t id)
@@ -941,6 +782,17 @@ void assert_all_applied(struct fixture *f, uint64_t index)
 	for (uint64_t id = 1; id < SERVERS_MAX; id++) {
 		if (f->servers[id].raft != NULL) {
 			assert_int_equal(f->servers[id].applied, index);
+		}
+	}
+}
+
+void check_logs(struct fixture *f)
+{
+	for (uint64_t a = 1; a < SERVERS_MAX; a++) {
+		for (uint64_t b = a + 1; b < SERVERS_MAX; b++) {
+			if (f->servers[a].raft != NULL && f->servers[b].raft != NULL) {
+				history_check_logs(f->servers[a].raft, f->servers[b].raft);
+			}
 		}
 	}
 }

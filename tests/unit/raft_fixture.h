@@ -5,28 +5,14 @@
  * delivered only by deliver(), settle() or pass(); every disk works through its queue only
  * by disk_work() and the like. A crash loses what the disk's queue still holds.
  *
- * Checked at every effect, in every test, without being asked:
- *   - election safety: one leader a term;
- *   - one vote a term for each server, over its restarts;
- *   - leader completeness: a new leader has every entry that was ever applied;
- *   - state machine safety: what is applied at an index is the same everywhere;
- *   - rule 6: an (index, term) has one content, for ever;
- *   - log matching, when check_logs() is called;
- *   - a read is answered with an index not older than anything applied when it was asked.
+ * Every effect is told to the history (raft_history.h), which fails the test when a promise is
+ * broken; the logs are compared when check_logs() is called.
  */
 #ifndef COORDFS_TESTS_RAFT_FIXTURE_H
 #define COORDFS_TESTS_RAFT_FIXTURE_H
 
-#include <setjmp.h>
-#include <stdarg.h>
-#include <stddef.h>
-#include <stdint.h>
+#include "raft_history.h"
 
-#include <cmocka.h>
-
-#include "core/raft/raft.h"
-
-#define SERVERS_MAX 8 /* ids 1 .. 7 */
 #define KINDS (RAFT_TIMEOUT_NOW + 1)
 #define ANSWERS_MAX 64
 

@@ -10,6 +10,8 @@
  */
 #include "raft_fixture.h"
 
+#include <signal.h>
+
 #include "coordfs/util.h"
 
 #define SEEDS 1000
@@ -18,6 +20,8 @@
 #ifdef COORDFS_PLANT
 unsigned coordfs_planted; /* RAFT_PLANT=n: bug number n of core/raft/plant.h; this must fail */
 #endif
+
+static uint64_t running; /* the seed, 0 after the last one */
 
 struct chaos {
 	struct fixture *f;
@@ -309,23 +313,34 @@ static void no_seed_breaks_a_promise(void **state)
 #ifdef COORDFS_PLANT
 	coordfs_planted = 1u << from_environment("RAFT_PLANT", 31);
 #endif
-	if (one != 0) {
-		run(one);
-		return;
+	for (running = one != 0 ? one : 1; running <= (one != 0 ? one : seeds); running++) {
+		run(running);
 	}
-	for (uint64_t seed = 1; seed <= seeds; seed++) {
-		/* Kept on screen by a failure only: it is written over. */
-		(void)fprintf(stderr, "\rseed %" PRIu64 " ", seed);
-		run(seed);
+	running = 0;
+}
+
+static int name_the_seed(void **state)
+{
+	(void)state;
+	if (running != 0) {
+		(void)fprintf(stderr, "failed with RAFT_SEED=%" PRIu64 "\n", running);
 	}
-	(void)fprintf(stderr, "\n");
+	return 0;
+}
+
+/* A failed ASSERT does not come back to cmocka. */
+static void on_abort(int signum)
+{
+	(void)signum;
+	(void)name_the_seed(NULL);
 }
 
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
-		cmocka_unit_test(no_seed_breaks_a_promise),
+		cmocka_unit_test_teardown(no_seed_breaks_a_promise, name_the_seed),
 	};
 
+	(void)signal(SIGABRT, on_abort);
 	return cmocka_run_group_tests(tests, NULL, NULL);
 }
