@@ -43,6 +43,7 @@
 #include <fcntl.h>
 #include <stdio.h>
 #include <stdlib.h>
+#include <sys/eventfd.h>
 #include <sys/file.h>
 #include <sys/stat.h>
 #include <unistd.h>
@@ -53,6 +54,11 @@
 
 /* --- shared with the threads ------------------------------------------------------------------ */
 
+void wal_ring(struct wal *w)
+{
+	(void)eventfd_write(w->bell_fd, 1); /* fails only if it has rung 2^64 - 2 times unheard */
+}
+
 void wal_fail(struct wal *w, const struct wal_error *e)
 {
 	uv_mutex_lock(&w->lock);
@@ -60,7 +66,7 @@ void wal_fail(struct wal *w, const struct wal_error *e)
 		w->failure = *e;
 	}
 	uv_mutex_unlock(&w->lock);
-	(void)uv_async_send(&w->async); /* fails only on a closing handle, which waits for us */
+	wal_ring(w);
 }
 
 bool wal_failed(struct wal *w)
@@ -78,7 +84,7 @@ void wal_set_low(struct wal *w, bool low)
 	uv_mutex_lock(&w->lock);
 	w->low = low;
 	uv_mutex_unlock(&w->lock);
-	(void)uv_async_send(&w->async); /* fails only on a closing handle, which waits for us */
+	wal_ring(w);
 }
 
 /* --- the terms of the log, for truncations ------------------------------------------------------
@@ -145,8 +151,9 @@ static void push(struct wal *w, struct wal_job *job)
 	w->closing = job->kind == WAL_JOB_CLOSE;
 	uv_mutex_lock(&w->lock);
 	DL_APPEND(w->queue, job);
-	uv_cond_signal(&w->wake);
 	uv_mutex_unlock(&w->lock);
+	uv_cond_signal(
+		&w->wake); /* not before: the writer would wake up only to wait for the lock */
 }
 
 void wal_append(struct wal *w, uint64_t gen, struct raft_entry *const *entries, size_t n)
@@ -294,6 +301,9 @@ static void wal_free(struct wal *w)
 	if (w->dir.fd >= 0) {
 		(void)close(w->dir.fd); /* only synced; drops the lock */
 	}
+	if (w->bell_fd >= 0) {
+		(void)close(w->bell_fd); /* says nothing any more */
+	}
 	uv_cond_destroy(&w->keeper.handed);
 	uv_cond_destroy(&w->keeper.wake);
 	uv_mutex_destroy(&w->keeper.lock);
@@ -306,7 +316,7 @@ static void wal_free(struct wal *w)
 	free(w);
 }
 
-static void async_closed(uv_handle_t *handle)
+static void bell_closed(uv_handle_t *handle)
 {
 	struct wal *w = handle->data;
 
@@ -314,13 +324,15 @@ static void async_closed(uv_handle_t *handle)
 	wal_free(w);
 }
 
-static void on_async(uv_async_t *async)
+static void on_bell(uv_poll_t *bell, int status, int events)
 {
-	struct wal *w = async->data;
+	struct wal *w = bell->data;
 	struct wal_job *done;
 	struct wal_error failure;
 	bool low, finished;
+	eventfd_t rung;
 
+	(void)eventfd_read(w->bell_fd, &rung); /* nothing to read: then there is nothing to do */
 	uv_mutex_lock(&w->lock);
 	done = TAKE(w->done);
 	failure = w->failure;
@@ -332,7 +344,7 @@ static void on_async(uv_async_t *async)
 	report_failure(w, &failure);
 	if (finished) {
 		(void)uv_thread_join(&w->writer.thread); /* it is on its last line */
-		uv_close((uv_handle_t *)&w->async, async_closed);
+		uv_close((uv_handle_t *)&w->bell, bell_closed);
 	}
 }
 
@@ -490,6 +502,7 @@ static struct wal *wal_new(const struct wal_options *o, const struct wal_events 
 	struct wal *w = xcalloc(1, sizeof(*w));
 
 	w->dir = (struct wal_dir){.path = xstrdup(o->dir), .fd = -1, .log_fd = -1};
+	w->bell_fd = -1;
 	w->segment_bytes = o->segment_bytes ? o->segment_bytes : SEGMENT_DEFAULT;
 	w->reserve_bytes = o->reserve_bytes ? o->reserve_bytes : 2 * w->segment_bytes;
 	w->batch_bytes = o->batch_bytes ? o->batch_bytes : BATCH_DEFAULT;
@@ -537,11 +550,14 @@ static void note_recovered(struct wal *w, const struct wal_recovered *r)
 		w->dir.path, r->term, r->prev_index + 1, w->last_index, r->truncated_tail);
 }
 
-/* Once the async handle is there, the wal can only be freed from the loop. */
+/* Once the bell's handle is there, the wal can only be freed from the loop. */
 static void start_threads(struct wal *w, uv_loop_t *loop)
 {
-	must(uv_async_init(loop, &w->async, on_async));
-	w->async.data = w;
+	w->bell_fd = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
+	must(w->bell_fd < 0 ? -errno : 0);
+	must(uv_poll_init(loop, &w->bell, w->bell_fd));
+	must(uv_poll_start(&w->bell, UV_READABLE, on_bell));
+	w->bell.data = w;
 	must(wal_keeper_start(w));
 	must(wal_writer_start(w));
 }

@@ -34,7 +34,7 @@ static void writer_done(struct wal *w, struct wal_job **jobs)
 	DL_CONCAT(w->done, *jobs);
 	uv_mutex_unlock(&w->lock);
 	*jobs = NULL;
-	(void)uv_async_send(&w->async); /* fails only on a closing handle, which waits for us */
+	wal_ring(w);
 }
 
 static int writer_sync(struct wal *w, struct wal_error *e)
@@ -337,7 +337,7 @@ static void writer_main(void *arg)
 	uv_mutex_lock(&w->lock);
 	w->finished = true;
 	uv_mutex_unlock(&w->lock);
-	(void)uv_async_send(&w->async); /* fails only on a closing handle, which waits for us */
+	wal_ring(w);
 }
 
 int wal_writer_start(struct wal *w)
