@@ -14,6 +14,8 @@
 
 /* Do not queue more than this for the disk. */
 #define BUFFERED_MAX (1u << 20)
+/* Periods that a snapshot may be put off while an older one is on its way to a follower. */
+#define PUT_OFF_MAX 4
 
 /* 0, 1, 2 … among the servers. */
 static uint64_t turn_of(const struct node *n)
@@ -75,6 +77,29 @@ void compaction_applied(struct node *n, size_t bytes)
 	n->compaction.bytes_since += bytes;
 }
 
+/* A follower is being sent the newest one: another would make it start over. */
+static bool is_sending(const struct node *n)
+{
+	struct raft_peer_report peers[RAFT_SERVERS_MAX];
+	size_t n_peers = MIN(raft_peers(n->raft, peers, RAFT_SERVERS_MAX), RAFT_SERVERS_MAX);
+
+	for (size_t i = 0; i < n_peers; i++) {
+		if (peers[i].snapshot) {
+			return true;
+		}
+	}
+	return false;
+}
+
+/* Put off while one is being sent, but not for ever: the log must stay bounded. */
+static bool is_due(const struct node *n)
+{
+	const struct compaction *c = &n->compaction;
+
+	return c->bytes_since >= c->due_bytes &&
+	       (c->bytes_since >= PUT_OFF_MAX * c->due_bytes || !is_sending(n));
+}
+
 void compaction_turn(struct node *n)
 {
 	struct compaction *c = &n->compaction;
@@ -92,7 +117,7 @@ void compaction_turn(struct node *n)
 
 		c->due_bytes = period + period * turn_of(n) / MAX(raft_config(n->raft)->n, 1);
 	}
-	if (!c->finishing && c->install_index == 0 && c->bytes_since >= c->due_bytes &&
+	if (!c->finishing && c->install_index == 0 && is_due(n) &&
 		raft_term_at(n->raft, state_index(n->state)) != 0) {
 		begin(n);
 	}
