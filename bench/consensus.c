@@ -4,11 +4,11 @@
  *
  *   consensus DIR SECONDS [DELAY_MS [RATE]]
  *
- * First a bare fdatasync; then whoever leads after a second of quiet measures a round trip of a
- * frame, and commits with 1, 64 and 512 operations outstanding, with the leader's CPU time. With
- * DELAY_MS every byte between processes is held back that long, each way, by a
- * proxy process, and RATE operations a second (default 1000) are proposed whatever the answers
- * (an open loop).
+ * First a bare fdatasync, alone and by three processes at once; then whoever leads after a second
+ * of quiet measures a round trip of a frame, and commits with 1, 64 and 512 operations outstanding,
+ * with the leader's CPU time. With DELAY_MS every byte between processes is held back that long,
+ * each way, by a proxy process, and RATE operations a second (default 1000) are proposed whatever
+ * the answers (an open loop).
  */
 #include <errno.h>
 #include <fcntl.h>
@@ -467,15 +467,15 @@ static pid_t start_process(unsigned i, const char *dir)
 	run_node(&self);
 }
 
-static void measure_fdatasync(const char *dir)
+static void measure_fdatasync(const char *dir, unsigned node, const char *metric)
 {
 	struct samples s = {0};
 	char path[4096];
 	char block[65536] = {0};
 	int fd;
 
-	(void)snprintf(path, sizeof path, "%s/fdatasync", dir);
-	fd = open(path, O_RDWR | O_CREAT, 0600);
+	(void)snprintf(path, sizeof path, "%s/fdatasync%u", dir, node);
+	fd = open(path, O_RDWR | O_CREAT | O_CLOEXEC, 0600);
 	if (fd < 0 || write(fd, block, sizeof block) != (ssize_t)sizeof block || fsync(fd) < 0) {
 		stop_with(path, -errno);
 	}
@@ -488,8 +488,26 @@ static void measure_fdatasync(const char *dir)
 		samples_add(&s, bench_now_ns() - t);
 	}
 	(void)close(fd);
-	samples_print(&s, "fdatasync");
+	if (metric != NULL) {
+		samples_print(&s, metric);
+	}
 	samples_fini(&s);
+}
+
+/* One process syncs, and then as many as there are nodes, each its own file: on one disk they
+ * wait for each other, as the nodes of this bench do. */
+static void measure_disk(const char *dir)
+{
+	measure_fdatasync(dir, 0, "fdatasync");
+	for (unsigned i = 1; i < NODES; i++) {
+		if (fork() == 0) {
+			measure_fdatasync(dir, i, NULL);
+			_exit(0);
+		}
+	}
+	measure_fdatasync(dir, 0, "fdatasync_of_3");
+	while (wait(NULL) > 0) {
+	}
 }
 
 int main(int argc, char **argv)
@@ -506,7 +524,7 @@ int main(int argc, char **argv)
 	self.seconds = strtoul(argv[2], NULL, 10);
 	self.delay_ms = argc > 3 ? (unsigned)strtoul(argv[3], NULL, 10) : 0;
 	self.rate = argc > 4 ? (unsigned)strtoul(argv[4], NULL, 10) : 1000;
-	measure_fdatasync(argv[1]); /* first: it would block a loop */
+	measure_disk(argv[1]); /* first: it would block a loop */
 	processes = NODES + (self.delay_ms > 0);
 	for (unsigned i = 0; i < processes; i++) {
 		pids[i] = start_process(i, argv[1]);

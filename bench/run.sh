@@ -304,6 +304,8 @@ CHECKS='
 		floored = missing
 		check("one commit / (fdatasync + round trip)",
 			v("coordfs", "commit_1_p50") / disk_and_peer, "<=", 1.2, "x")
+		check("one commit / (fdatasync by three + round trip)", v("coordfs", "commit_1_p50") /
+			(v("coordfs", "fdatasync_of_3_p50") + v("coordfs", "round_trip_p50")), "<=", 1.2, "x")
 		check("commits with 64 outstanding", v("coordfs", "commit_64_rate"), ">=", 20000, "ops/s")
 		check("leader CPU with 64 outstanding", v("coordfs", "commit_64_leader_cpu"), "<=", 15, "us/op")
 		check("open loop, 1 ms each way, p99", v("coordfs-1ms", "commit_open_loop_p99") / 1000, "<=", 10, "ms")
