@@ -50,23 +50,6 @@ static void insert(struct raft_config *c, const struct contact *contact)
 	c->n++;
 }
 
-/* The servers of the configuration in force, and whoever else is heard. */
-void contacts_keep_streams(struct node *n)
-{
-	struct raft_config all;
-	const struct contact *c;
-	int rc = raft_config_copy(raft_config(n->raft), &all);
-
-	ASSERT(rc == 0);
-	DL_FOREACH (n->contacts, c) {
-		if (raft_config_find(&all, c->id) == NULL) {
-			insert(&all, c);
-		}
-	}
-	n->env->peers(n->env->ctx, &all);
-	raft_config_fini(&all);
-}
-
 static struct contact *find(struct node *n, uint64_t id)
 {
 	struct contact *c;
@@ -77,6 +60,49 @@ static struct contact *find(struct node *n, uint64_t id)
 		}
 	}
 	return NULL;
+}
+
+static struct contact *add(struct node *n, uint64_t id)
+{
+	struct contact *c = xcalloc(1, sizeof *c);
+
+	c->id = id;
+	c->heard_ms = n->now_ms;
+	DL_APPEND(n->contacts, c);
+	return c;
+}
+
+/* Who is no longer named hears for a while longer: also that it was removed. */
+static void keep_removed(struct node *n, const struct raft_config *now)
+{
+	for (size_t i = 0; i < n->streams.n; i++) {
+		const struct raft_server *s = &n->streams.servers[i];
+
+		if (raft_config_find(now, s->id) == NULL && find(n, s->id) == NULL) {
+			memcpy(add(n, s->id)->addr, s->addr, sizeof s->addr);
+		}
+	}
+}
+
+/* The servers of the configuration in force, and whoever else is heard or was in it lately. */
+void contacts_keep_streams(struct node *n)
+{
+	struct raft_config all;
+	const struct contact *c;
+	int rc = raft_config_copy(raft_config(n->raft), &all);
+
+	ASSERT(rc == 0);
+	keep_removed(n, &all);
+	raft_config_fini(&n->streams);
+	rc = raft_config_copy(&all, &n->streams);
+	ASSERT(rc == 0);
+	DL_FOREACH (n->contacts, c) {
+		if (raft_config_find(&all, c->id) == NULL) {
+			insert(&all, c);
+		}
+	}
+	n->env->peers(n->env->ctx, &all);
+	raft_config_fini(&all);
 }
 
 static void forget(struct node *n, struct contact *c)
@@ -99,9 +125,7 @@ void contacts_frame(struct node *n, uint64_t from, const Wire__Contact *w)
 		if (others >= RAFT_SERVERS_MAX) {
 			return;
 		}
-		c = xcalloc(1, sizeof *c);
-		c->id = from;
-		DL_APPEND(n->contacts, c);
+		c = add(n, from);
 	}
 	c->heard_ms = n->now_ms;
 	if (strcmp(c->addr, w->addr) != 0) {
@@ -141,4 +165,5 @@ void contacts_fini(struct node *n)
 	while (n->contacts != NULL) {
 		forget(n, n->contacts);
 	}
+	raft_config_fini(&n->streams);
 }

@@ -13,6 +13,8 @@
 #include "core/node_internal.h"
 
 #define ASK_AGAIN_MS 500
+/* For a removed node to end its session; the cluster ends it for it, later. */
+#define REMOVED_MS 2000
 
 static void answer(struct node *n, struct member_request *r, int error, const char *text)
 {
@@ -222,6 +224,22 @@ void members_applied(struct node *n, uint64_t index, uint64_t term)
 		if (r->index == index && r->term == term) {
 			answer(n, r, 0, explain(0));
 		}
+	}
+}
+
+/* A node that was removed ends by itself, cleanly. One that joins reads the log from before it was
+ * added: only who was in can be out. */
+void members_self(struct node *n, uint64_t index)
+{
+	const struct raft_config *config = raft_config_at(n->raft, index);
+
+	if (raft_config_find(config, n->o.raft.id) != NULL) {
+		n->member_seen = true;
+	} else if (n->member_seen && !n->stopping) {
+		TRACE(&n->o.raft.trace, TRACE_ERROR, "node.removed",
+			"id=%" PRIu64 " text=\"this node is no member of the cluster any more\"",
+			n->o.raft.id);
+		node_shutdown(n, REMOVED_MS);
 	}
 }
 

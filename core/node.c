@@ -66,6 +66,7 @@ static void on_apply(void *ctx, const struct raft_entry *e)
 	case RAFT_CONFIG:
 		state_skip(n->state, e->index);
 		members_applied(n, e->index, e->term);
+		members_self(n, e->index);
 		break;
 	case RAFT_NOOP:
 		state_skip(n->state, e->index);
@@ -231,6 +232,7 @@ int node_new(const struct node_options *o, const struct env *env, const struct n
 	uint64_t now_ms, struct node **ret_node)
 {
 	struct node *n = xcalloc(1, sizeof *n);
+	const struct raft_server *self;
 	int rc = 0;
 
 	n->o = *o;
@@ -254,6 +256,8 @@ int node_new(const struct node_options *o, const struct env *env, const struct n
 		return rc;
 	}
 	contacts_keep_streams(n);
+	self = raft_config_find(start->raft.config, o->raft.id);
+	n->member_seen = self != NULL && (self->voter || start->snapshot);
 	*ret_node = n;
 	return 0;
 }

@@ -216,6 +216,8 @@ struct node {
 	struct member_request *member_requests; /* utlist; owned */
 	uint64_t member_serial;
 	struct contact *contacts; /* utlist; owned */
+	struct raft_config streams; /* the configuration that streams were last kept for */
+	bool member_seen;         /* the log, or the beginning, has had this node as a member */
 	uint64_t said_ms;         /* when our own address was last told */
 	struct wire_buf out; /* scratch for one frame */
 	bool failed;         /* env->fatal was called: nothing goes out any more */
@@ -304,6 +306,8 @@ void compaction_fini(struct node *n);
 /* members.c */
 void members_frame(struct node *n, uint64_t from, const Wire__MemberChange *m);
 void members_answer_frame(struct node *n, uint64_t from, const Wire__MemberChanged *m);
+/* The configuration in force at `index` is committed: does it still name this node? */
+void members_self(struct node *n, uint64_t index);
 void members_applied(struct node *n, uint64_t index, uint64_t term);
 void members_tick(struct node *n);
 void members_promote(struct node *n);
