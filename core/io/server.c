@@ -215,7 +215,7 @@ static void on_low_space(void *ctx, bool low)
 	struct server *s = ctx;
 
 	TRACE(&s->o.trace, low ? TRACE_ERROR : TRACE_INFO, "disk.space", "%s dir=%s",
-		low ? "low: writes are refused until there is room" : "ok", s->o.dir);
+		low ? "low: this node will not lead until there is room" : "ok", s->o.dir);
 	server_input(s);
 	node_low_space(s->node, low);
 }
@@ -363,12 +363,19 @@ static int read_secret(struct server *s, char *err, size_t err_size)
 {
 	char text[SECRET_BYTES_MAX + 1];
 	FILE *f = fopen(s->o.secret_file, "re");
+	struct stat st;
 	size_t len;
 
-	if (f == NULL) {
+	if (f == NULL || fstat(fileno(f), &st) < 0) {
 		(void)snprintf(err, err_size, "the secret file %s cannot be read: %s",
 			s->o.secret_file, strerror(errno));
 		return -ENOENT;
+	}
+	if ((st.st_mode & 077) != 0) {
+		(void)fclose(f); /* only looked at */
+		(void)snprintf(err, err_size, "the secret file %s is open to others; chmod 600 it",
+			s->o.secret_file);
+		return -EPERM;
 	}
 	len = fread(text, 1, SECRET_BYTES_MAX, f);
 	(void)fclose(f); /* only read from */
