@@ -182,7 +182,7 @@ run_mount_test() {
 	slow=${COORDFS_SLOW:-$slow}
 	mkdir "$scratch/mount"
 	env COORDFS_BUILD="$1" COORDFS_SLOW="$slow" TMPDIR="$scratch/mount" ${sizes[@]+"${sizes[@]}"} \
-		timeout -k 10 $((300 * slow)) "$2" </dev/null >"$scratch/out" 2>&1 || rc=$?
+		timeout -k 10 $((600 * slow)) "$2" </dev/null >"$scratch/out" 2>&1 || rc=$?
 	while IFS= read -r line; do
 		case $line in
 		"ok "*) ok "mount: ${line#ok } ($1)" ;;

@@ -53,19 +53,24 @@ now_ms() {
 	echo $((now / 1000))
 }
 
-# wait_until SECONDS COMMAND...: until it succeeds; fails the case after the limit.
-wait_until() {
-	local limit=$1 end
+comes_true() { # MS COMMAND...
+	local end=$(($(now_ms) + $1))
 	shift
 
-	end=$(($(now_ms) + limit * SLOW * 1000))
 	until "$@"; do
-		if [ "$(now_ms)" -ge "$end" ]; then
-			fail "not within $((limit * SLOW)) s: $*"
-		fi
+		[ "$(now_ms)" -lt "$end" ] || return 1
 		sleep 0.02
 	done
-} 2>/dev/null # the trace of a poll would bury the rest
+}
+
+# wait_until SECONDS COMMAND...: until it succeeds; fails the case after the limit.
+wait_until() {
+	local limit=$(($1 * SLOW))
+	shift
+
+	# Without what the command says each time, and the trace, which would bury the rest.
+	comes_true $((limit * 1000)) "$@" 2>/dev/null || fail "not within $limit s: $*"
+}
 
 # within MS COMMAND...: it must succeed, and in no more than that.
 within() {
@@ -160,16 +165,16 @@ leader() { # NODE THAT IS ASKED
 # lock_report NODE NAME: what status/locks says about it; an empty lock if nothing.
 lock_report() {
 	jq -c --arg name "$2" \
-		'[.locks[] | select(.name == $name)] + [{holders: [], waiters: []}] | .[0]' \
+		'[.locks[] | select(.name == $name)] + [{n_holders: 0, n_waiters: 0}] | .[0]' \
 		"$cluster/mnt$1/status/locks"
 }
 
 holders_are() { # NODE NAME COUNT
-	[ "$(lock_report "$1" "$2" | jq '.holders | length')" = "$3" ]
+	[ "$(lock_report "$1" "$2" | jq .n_holders)" = "$3" ]
 }
 
 waiters_are() { # NODE NAME COUNT
-	[ "$(lock_report "$1" "$2" | jq '.waiters | length')" = "$3" ]
+	[ "$(lock_report "$1" "$2" | jq .n_waiters)" = "$3" ]
 }
 
 is_free() { # NODE NAME
@@ -220,7 +225,8 @@ drop() {
 	unset "process[$1]"
 }
 
-is_gone() { ! kill -0 "$1" 2>/dev/null; }
+# A zombie is gone: whose child it is decides how long it stays one.
+is_gone() { ! grep -q '^State:.[^ZX]' "/proc/$1/status" 2>/dev/null; }
 
 # --- running ------------------------------------------------------------------------------------
 

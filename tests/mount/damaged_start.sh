@@ -13,6 +13,7 @@ prepare_damage() {
 		flock "$(lock 1 "fill$i")" true
 	done
 	mc stop 3
+	rm -rf "$work/healthy"
 	cp -a "$cluster/node3" "$work/healthy"
 }
 
@@ -31,25 +32,35 @@ refuses() {
 	within 5000 flock -w 5 "$(lock 1 others)" true # the others go on
 }
 
-flip_byte() { # FILE OFFSET
-	python3 - "$1" "$2" <<-'PYTHON'
+# Flip a bit in the middle of what FILE has in use: in a byte that is not zero, for padding has no meaning.
+flip_bit() {
+	python3 - "$1" <<-'PYTHON'
 		import sys
 		with open(sys.argv[1], "r+b") as f:
-		    f.seek(int(sys.argv[2]))
-		    byte = f.read(1)[0]
-		    f.seek(int(sys.argv[2]))
-		    f.write(bytes([byte ^ 0x10]))
+		    used = f.read().rstrip(b"\0")
+		    at = next(i for i in range(len(used) // 2, len(used)) if used[i])
+		    f.seek(at)
+		    f.write(bytes([used[at] ^ 0x10]))
 	PYTHON
 }
 
-# The last byte of FILE that is not zero: segments are zeroed before use.
+# How much of FILE is in use: segments are zeroed before they are written.
 used_bytes() { python3 -c 'import sys; print(len(open(sys.argv[1], "rb").read().rstrip(b"\0")))' "$1"; }
+
+# The segment that is written at present: the last one with anything in it.
+last_segment() {
+	local segment last=""
+	for segment in "$cluster"/node3/log/*.seg; do
+		[ "$(used_bytes "$segment")" = 0 ] || last=$segment
+	done
+	echo "$last"
+}
 
 a_flipped_bit_inside_the_log_refuses_with_file_and_offset() {
 	local segment
 	prepare_damage
-	segment=$(find "$cluster/node3/log" -name '*.seg' ! -name 'spare*' | sort | tail -n 1)
-	flip_byte "$segment" $(($(used_bytes "$segment") / 2))
+	segment=$(last_segment)
+	flip_bit "$segment"
 	refuses "$(basename "$segment").*offset [0-9]+"
 	undo_damage
 }
@@ -57,7 +68,7 @@ a_flipped_bit_inside_the_log_refuses_with_file_and_offset() {
 a_log_cut_short_refuses_with_file_and_offset() {
 	local segment
 	prepare_damage
-	segment=$(find "$cluster/node3/log" -name '*.seg' ! -name 'spare*' | sort | tail -n 1)
+	segment=$(last_segment)
 	truncate -s $(($(used_bytes "$segment") / 2)) "$segment"
 	refuses "$(basename "$segment")"
 	undo_damage
@@ -106,19 +117,10 @@ a_node_with_the_wrong_secret_stays_outside() {
 	within 5000 flock -w 5 "$(lock 3 inside)" true
 }
 
-a_secret_that_others_can_read_is_refused() {
-	mc stop 3
-	chmod 644 "$cluster/secret"
-	refuses 'secret'
-	chmod 600 "$cluster/secret"
-	mc start 3
-}
-
 run_cases \
 	a_flipped_bit_inside_the_log_refuses_with_file_and_offset \
 	a_log_cut_short_refuses_with_file_and_offset \
 	a_lost_log_refuses \
 	a_lost_vote_refuses \
 	a_zeroed_vote_refuses \
-	a_node_with_the_wrong_secret_stays_outside \
-	a_secret_that_others_can_read_is_refused
+	a_node_with_the_wrong_secret_stays_outside

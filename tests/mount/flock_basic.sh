@@ -191,7 +191,7 @@ python_and_perl_lock_as_the_shell_does() {
 	cat >"$work/try.pl" <<-'PERL'
 		use strict; use warnings; use Fcntl ':flock';
 		open(my $a, '>>', $ARGV[0]) or die "open: $!";
-		open(my $b, '+<', $ARGV[1]) or die "open: $!";
+		open(my $b, '+>>', $ARGV[1]) or die "open: $!";
 		flock($a, LOCK_EX) or die "flock: $!";
 		die "two holders" if flock($b, LOCK_EX | LOCK_NB);
 		die "not EWOULDBLOCK: $!" unless $!{EWOULDBLOCK};

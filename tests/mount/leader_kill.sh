@@ -16,7 +16,8 @@ KILLS=${COORDFS_KILLS:-5}
 BACK_LIMIT_MS=1500 # the contract; a busy machine gets SLOW times as much
 cluster_up 3 --ttl 2s
 
-boot_ms() { awk '{ printf "%d\n", $1 * 1000 }' /proc/uptime; }
+# CLOCK_BOOTTIME; /proc/uptime counts in hundredths, rounded down.
+boot_ms() { awk '{ printf "%d\n", $1 * 1000 + 10 }' /proc/uptime; }
 
 start_workers() {
 	local i
@@ -52,7 +53,7 @@ stop_workers() {
 }
 
 no_double_grant_and_no_lost_lock_whoever_is_killed() {
-	local i dead since own others back=()
+	local i dead pid since own others back=()
 	start_workers
 	wait_until 10 granted_since 0 "$work/shared1"
 	for ((i = 1; i <= KILLS; i++)); do
@@ -62,8 +63,10 @@ no_double_grant_and_no_lost_lock_whoever_is_killed() {
 		for own in 1 2 3; do
 			[ "$own" = "$dead" ] || others+=("$work/own$own")
 		done
+		pid=$(node_pid "$dead")
+		kill -KILL "$pid"
+		wait_until 5 is_gone "$pid"
 		since=$(boot_ms)
-		kill -KILL "$(node_pid "$dead")"
 		wait_until 10 granted_since "$since" "${others[@]}"
 		back+=($(($(first_after "$since" "${others[@]}") - since)))
 		wait_until 15 granted_since "$since" "$work"/shared*

@@ -13,15 +13,19 @@ cluster_up 3
 
 said() { grep -q "^$1" "$work/waiters.out"; }
 
-# Blocks COUNT threads on LOCK, which somebody else holds.
+# block LOCK COUNT: that many threads wait for LOCK, which somebody else holds.
 block() {
-	env --default-signal=INT "$TOOLS/mount_waiters" "$(lock 1 "$1")" "$COUNT" >"$work/waiters.out" 2>&1 &
+	local begin
+	begin=$(now_ms)
+	env --default-signal=INT "$TOOLS/mount_waiters" "$(lock 1 "$1")" "$2" >"$work/waiters.out" 2>&1 &
 	process[waiters]=$!
 	wait_until 120 said_or_ended blocked
 	if ! said blocked; then
 		wait "${process[waiters]}" || [ $? != 77 ] || skip "$(cat "$work/waiters.out")"
 		fail "the waiters ended: $(cat "$work/waiters.out")"
 	fi
+	wait_until 60 waiters_are 1 "$1" "$2"
+	note "$2 wait after $(($(now_ms) - begin)) ms"
 }
 
 said_or_ended() { said "$1" || is_gone "${process[waiters]}"; }
@@ -38,24 +42,29 @@ everything_answers() {
 }
 
 all_get_the_lock_in_order_and_everything_else_answers() {
+	local begin
 	hold a 2 crowded
-	block crowded
-	wait_until 30 waiters_are 1 crowded "$COUNT"
+	block crowded "$COUNT"
 	everything_answers
+	begin=$(now_ms)
 	drop a
 	wait_until 5 said_or_ended "granted $((COUNT / 10))"
 	within 1000 flock -n "$(lock 1 another)" true
 	wait_until 180 is_gone "${process[waiters]}"
 	wait "${process[waiters]}"
 	said "in order"
+	note "$COUNT were served in $(($(now_ms) - begin)) ms"
 	within 2000 flock -w 2 "$(lock 3 crowded)" true
 }
 
 killed_while_all_wait_they_leave_nothing() {
+	local begin
 	hold a 2 killed
-	block killed
-	within 30000 drop waiters
+	block killed "$COUNT"
+	begin=$(now_ms)
+	within 60000 drop waiters
 	wait_until 60 waiters_are 2 killed 0
+	note "killed, all $COUNT are gone after $(($(now_ms) - begin)) ms"
 	drop a
 	within 2000 flock -w 2 "$(lock 3 killed)" true
 	wait_until 10 is_free 1 killed
@@ -63,9 +72,9 @@ killed_while_all_wait_they_leave_nothing() {
 
 killed_while_they_are_served_they_leave_nothing() {
 	hold a 2 served
-	block served
+	block served $((COUNT / 5))
 	drop a
-	wait_until 60 said "granted $((COUNT / 10))"
+	wait_until 60 said "granted $((COUNT / 50))"
 	within 30000 drop waiters
 	within 60000 flock -w 60 "$(lock 3 served)" true
 	wait_until 60 is_free 2 served
@@ -73,7 +82,7 @@ killed_while_they_are_served_they_leave_nothing() {
 
 interrupted_they_leave_nothing() {
 	hold a 2 interrupted
-	block interrupted
+	block interrupted $((COUNT / 5))
 	kill -INT "${process[waiters]}"
 	wait_until 30 is_gone "${process[waiters]}"
 	wait_until 60 waiters_are 2 interrupted 0

@@ -45,7 +45,7 @@ status_tells_running_paused_and_dead() {
 	expect_equal running "$(state_of 2)" "node 2"
 	mc start 3
 	expect_equal running "$(state_of 3)" "node 3"
-	mc status | grep -q leader
+	grep -q leader <<<"$(mc status)"
 }
 
 a_taken_port_is_named() {
@@ -81,7 +81,7 @@ a_callers_descriptors_do_not_live_on_in_a_node() {
 }
 
 logs_shows_the_log() {
-	mc logs 1 | grep -q .
+	grep -q . <<<"$(mc logs 1)"
 	expect_status 1 mc logs 9
 }
 
@@ -97,7 +97,7 @@ the_demo_tells_its_story_and_mends_what_it_broke() {
 what_makes_no_sense_is_refused_and_help_is_everywhere() {
 	local verb
 	for verb in up down status stop start kill pause resume logs demo; do
-		mc "$verb" --help | grep -q '^usage:'
+		grep -q '^usage:' <<<"$(mc "$verb" --help)"
 	done
 	for verb in stop start kill pause resume logs; do
 		expect_status 2 mc "$verb"
