@@ -566,8 +566,10 @@ static int fit_log(struct server *s, const struct wal_recovered *rec, const stru
 		wal_reset(s->wal, meta->index, meta->term);
 		return 0;
 	}
-	start->entries = rec->entries + (at - rec->prev_index);
-	start->n_entries = (size_t)(last - at);
+	if (last > at) {
+		start->entries = rec->entries + (at - rec->prev_index);
+		start->n_entries = (size_t)(last - at);
+	}
 	return 0;
 }
 
