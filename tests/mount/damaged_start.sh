@@ -117,10 +117,19 @@ a_node_with_the_wrong_secret_stays_outside() {
 	within 5000 flock -w 5 "$(lock 3 inside)" true
 }
 
+a_secret_that_others_can_read_is_refused() {
+	mc stop 3
+	chmod 644 "$cluster/secret"
+	refuses 'secret'
+	chmod 600 "$cluster/secret"
+	mc start 3
+}
+
 run_cases \
 	a_flipped_bit_inside_the_log_refuses_with_file_and_offset \
 	a_log_cut_short_refuses_with_file_and_offset \
 	a_lost_log_refuses \
 	a_lost_vote_refuses \
 	a_zeroed_vote_refuses \
-	a_node_with_the_wrong_secret_stays_outside
+	a_node_with_the_wrong_secret_stays_outside \
+	a_secret_that_others_can_read_is_refused
