@@ -6,7 +6,9 @@
  * from the core's callback.
  * Failures: an interrupt, the loss of the session, a close and the end of the mount all
  * cancel. A queued operation is then answered at once; one that the core has is
- * interrupted there, which undoes it, and answered from the same callback.
+ * interrupted there, which undoes it, and answered from the same callback. So does the
+ * limit that the kernel may have for a request (fs->answer_within_ms): one timer, for
+ * the oldest of those that wait.
  * A grant whose caller is gone by the time of the answer (the reply says ENOENT) is given
  * back.
  */
@@ -32,7 +34,9 @@ enum lock_op_step {
 struct lock_op {
 	struct fs *fs;
 	struct lock_handle *h;
-	struct lock_op *prev, *next; /* h->ops */
+	struct lock_op *prev, *next;           /* h->ops */
+	struct lock_op *wait_prev, *wait_next; /* fs->waiting, where there is a limit */
+	uint64_t answer_by_ms;                 /* uv_now() */
 	fuse_req_t req;
 	enum lock_op_kind kind;
 	enum lock_op_step step;
@@ -55,6 +59,9 @@ static void ops_run(struct lock_handle *h);
 
 static void op_free(struct lock_op *op)
 {
+	if (op->fs->answer_within_ms != 0) {
+		DL_DELETE2(op->fs->waiting, op, wait_prev, wait_next);
+	}
 	DL_DELETE(op->h->ops, op);
 	free(op);
 }
@@ -222,6 +229,47 @@ static void op_interrupted(fuse_req_t req, void *data)
 	}
 }
 
+static void overdue_start(struct fs *fs);
+
+static void on_overdue(uv_timer_t *timer)
+{
+	struct fs *fs = timer->data;
+
+	fs->o.begin(fs->o.ctx);
+	while (fs->waiting != NULL && fs->waiting->answer_by_ms <= uv_now(fs->loop)) {
+		op_cancel(fs->waiting, ETIMEDOUT);
+	}
+	overdue_start(fs);
+	fs->o.end(fs->o.ctx);
+}
+
+/* All have the same time, so the oldest is the first. */
+static void overdue_start(struct fs *fs)
+{
+	uint64_t now_ms = uv_now(fs->loop);
+
+	if (fs->waiting != NULL) {
+		uint64_t by_ms = MAX(fs->waiting->answer_by_ms, now_ms);
+
+		/* Fails only while it closes, when nobody asks any more. */
+		(void)uv_timer_start(&fs->overdue, on_overdue, by_ms - now_ms, 0);
+	}
+}
+
+static void op_limit(struct lock_op *op)
+{
+	struct fs *fs = op->fs;
+
+	if (fs->answer_within_ms == 0) {
+		return;
+	}
+	op->answer_by_ms = uv_now(fs->loop) + fs->answer_within_ms;
+	DL_APPEND2(fs->waiting, op, wait_prev, wait_next);
+	if (!uv_is_active((uv_handle_t *)&fs->overdue)) {
+		overdue_start(fs);
+	}
+}
+
 static struct lock_op *op_new(
 	struct fs *fs, fuse_req_t req, struct lock_handle *h, enum lock_op_kind kind, size_t data)
 {
@@ -245,6 +293,7 @@ static void op_start(struct lock_op *op)
 		return;
 	}
 	op->armed = true;
+	op_limit(op);
 	DL_APPEND(op->h->ops, op);
 	ops_run(op->h);
 }

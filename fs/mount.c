@@ -21,8 +21,10 @@
 #include "coordfs/util.h"
 
 #define FS_TYPE "fuse.coordfs"
-#define HANDSHAKE_MS 10000 /* arbitrary; the kernel's INIT is there at once */
-#define MAX_STALE 16       /* arbitrary: mounts of former lives stacked on one directory */
+#define HANDSHAKE_MS 10000          /* arbitrary; the kernel's INIT is there at once */
+#define MAX_STALE 16                /* arbitrary: mounts of former lives stacked on one directory */
+#define KERNEL_CHECK_S 15           /* FUSE_TIMEOUT_TIMER_FREQ of the kernel */
+#define REQUEST_MARGIN_MAX_MS 10000 /* arbitrary: a loop that stands for longer is not well */
 
 /* libfuse explains a failed mount in its log only. */
 static char last_log[256];
@@ -284,24 +286,34 @@ static uint64_t read_number(const char *path)
 	return n > 0 ? strtoull(text, NULL, 10) : 0;
 }
 
-/* The kernel aborts the whole mount when one request takes longer, and a wait for a lock may. */
-static void warn_request_timeout(struct fs *fs)
+/*
+ * The kernel aborts the whole mount when one request takes longer than this, 0: it never does. It
+ * read both numbers when it was answered INIT (init_server_timeout() in fs/fuse/inode.c, since
+ * 6.15). Every 15 s it looks for requests that are over the limit, and takes a lower limit for 15
+ * s.
+ */
+static uint64_t request_limit_s(void)
 {
-	static const char *const limits[] = {"max_request_timeout", "default_request_timeout"};
-	char path[64];
-	size_t i;
+	uint64_t most = read_number("/proc/sys/fs/fuse/max_request_timeout");
+	uint64_t usual = read_number("/proc/sys/fs/fuse/default_request_timeout");
+	uint64_t limit_s = most != 0 && usual != 0 ? MIN(most, usual) : MAX(most, usual);
 
-	for (i = 0; i < ARRAY_SIZE(limits); i++) {
-		uint64_t seconds;
+	return limit_s == 0 ? 0 : MAX(limit_s, KERNEL_CHECK_S);
+}
 
-		(void)snprintf(path, sizeof(path), "/proc/sys/fs/fuse/%s", limits[i]);
-		seconds = read_number(path);
-		if (seconds != 0) {
-			TRACE(&fs->o.trace, TRACE_WARN, "fs.request_timeout",
-				"sysctl=fs.fuse.%s seconds=%" PRIu64
-				" effect=\"a longer wait for a lock ends the mount\"",
-				limits[i], seconds);
-		}
+/* A look of the kernel may come the moment after the limit, and its clock began to run before we
+ * saw the request: a quarter is kept for that, as far as it can help. */
+static void read_request_limit(struct fs *fs)
+{
+	uint64_t limit_ms = request_limit_s() * 1000;
+
+	fs->answer_within_ms = limit_ms - MIN(limit_ms / 4, REQUEST_MARGIN_MAX_MS);
+	if (limit_ms != 0) {
+		TRACE(&fs->o.trace, TRACE_WARN, "fs.request_timeout",
+			"limit_ms=%" PRIu64 " wait_ms=%" PRIu64
+			" effect=\"a longer wait for a lock ends with ETIMEDOUT: set"
+			" fs.fuse.max_request_timeout and default_request_timeout to 0\"",
+			limit_ms, fs->answer_within_ms);
 	}
 }
 
@@ -359,7 +371,7 @@ int mount_open(struct fs *fs, char *err, size_t err_size)
 		free(TAKE(fs->buf.mem));
 		return rc;
 	}
-	warn_request_timeout(fs);
+	read_request_limit(fs);
 	return 0;
 }
 

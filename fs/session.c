@@ -97,6 +97,7 @@ static void close_handles(struct fs *fs)
 		uv_close((uv_handle_t *)&fs->poll, on_handle_closed);
 	}
 	uv_close((uv_handle_t *)&fs->lost_wake, on_handle_closed);
+	uv_close((uv_handle_t *)&fs->overdue, on_handle_closed);
 }
 
 /* On failure the struct is freed, now or by the loop. */
@@ -111,6 +112,9 @@ static int start_serving(struct fs *fs)
 		return rc;
 	}
 	fs->lost_wake.data = fs;
+	fs->handles_open++;
+	(void)uv_timer_init(fs->loop, &fs->overdue); /* cannot fail */
+	fs->overdue.data = fs;
 	fs->handles_open++;
 	rc = uv_poll_init(fs->loop, &fs->poll, fuse_session_fd(fs->se)); /* sets O_NONBLOCK */
 	if (rc == 0) {

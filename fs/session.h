@@ -29,6 +29,7 @@
 struct inode;
 struct lock_inode;
 struct lock_handle;
+struct lock_op;
 
 /* Each function answers `req` exactly once, now or later. An empty slot is a refusal. */
 struct inode_ops {
@@ -103,12 +104,15 @@ struct fs {
 	uv_loop_t *loop;     /* borrowed */
 	uv_poll_t poll;
 	uv_async_t lost_wake; /* a lost session's handles have something to be told */
-	int handles_open;     /* of the two above; at 0 the struct goes */
+	int handles_open;     /* of those above and `overdue`; at 0 the struct goes */
 	struct fuse_session *se;
 	struct fuse_buf buf; /* buf.mem: owned, from libfuse's malloc */
 	int init_rc;         /* INIT: 1 not seen, 0 fine, -errno refused */
 	const char *init_lacks;
 	bool closing;
+	uint64_t answer_within_ms; /* the kernel ends the mount soon after that; 0: it does not */
+	uv_timer_t overdue;        /* runs for the oldest of `waiting` */
+	struct lock_op *waiting;   /* oldest first (wait_prev, wait_next); unused without a limit */
 	void (*closed)(void *ctx);
 	void *closed_ctx;
 
