@@ -265,7 +265,7 @@ static void settle_end(struct bench *b)
 	bytes = rss_bytes(getpid()) - b->rss_before[b->id - 1];
 	bench_result("locktable_memory", "leader", (double)bytes / (double)b->locks, "bytes/lock");
 	bench_result("locktable_memory", "most", (double)most / (double)b->locks, "bytes/lock");
-	bench_result("locktable_memory", "of_it_log",
+	bench_result("locktable_memory", "log",
 		(double)raft_log_bytes(node_raft(server_node(b->server))) / (double)b->locks,
 		"bytes/lock");
 	b->taken_before = atomic_load(&b->shared->taken);

@@ -364,7 +364,7 @@ write_markdown() {
 				k = $1 " | " substr($2, 1, length($2) - length(part) - 1)
 				if (!(k in seen)) { order[++n] = k; seen[k] = 1 }
 				if (part ~ /^p[0-9.]+$/) { value[k, part] = $3 " " $4; next }
-				more[k] = more[k] (k in more ? ", " : "") part " " $3 " " $4
+				more[k] = (more[k] == "" ? "" : more[k] ", ") part " " $3 " " $4
 			}
 			END {
 				for (i = 1; i <= n; i++) {
