@@ -291,7 +291,11 @@ medians() {
 # out. The floor of an acquire: one fdatasync, one round trip to a peer, one empty FUSE request.
 # shellcheck disable=SC2016 # fields of awk
 CHECKS='
-	function v(who, metric) { k = who " " metric; if (!(k in median)) { missing = 1; return 1 } return median[k] }
+	function v(who, metric) {
+		if (who " " metric in median) { return median[who " " metric] }
+		missing = 1
+		return 1
+	}
 	function check(name, value, relation, limit, unit) {
 		if (!missing) { printf "%s|%.4g|%s|%g|%s\n", name, value, relation, limit, unit }
 		missing = 0
