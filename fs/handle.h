@@ -28,6 +28,7 @@ struct lock_handle {
 	enum core_lock_mode held;
 	bool known; /* the core may hold something for the owner */
 	bool lost;
+	bool truncates; /* its next write replaces the value */
 
 	/* Who opened it: looked up in /proc only when a lock is asked for. */
 	uint32_t opener_tid;

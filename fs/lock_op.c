@@ -49,7 +49,7 @@ struct lock_op {
 	bool wait;
 	struct core_task asker;
 
-	bool append; /* OP_WRITE; for OP_TRUNCATE, `off` is the new size */
+	enum lock_write how; /* OP_WRITE; for OP_TRUNCATE, `off` is the new size */
 	size_t off;
 	size_t size;
 	char data[];
@@ -167,22 +167,27 @@ static void ask_value(struct lock_op *op)
 	struct core *core = op->fs->o.core;
 	struct core_name name = lock_inode_name(op->h->inode);
 	uint8_t value[CORE_LOCK_VALUE_MAX] = {0};
-	struct core_lock_info info = {.value_len = 0};
-	size_t len;
+	struct core_lock_info info;
+	size_t len = 0;
 
-	if (core_lock_info(core, name, &info) && info.value_len > 0) {
-		memcpy(value, info.value, MIN(info.value_len, sizeof(value)));
+	if (op->how != LOCK_WRITE_INSTEAD && core_lock_info(core, name, &info)) {
+		len = MIN(info.value_len, sizeof(value));
 	}
-	if (op->append) {
-		op->off = info.value_len;
+	if (len > 0) {
+		memcpy(value, info.value, len);
 	}
-	len = op->off + op->size;
-	if (len > sizeof(value)) {
+	if (op->how == LOCK_WRITE_APPEND) {
+		op->off = len;
+	}
+	if (op->off + op->size > sizeof(value)) {
 		op_refuse(op, EFBIG);
 		return;
 	}
-	if (op->size > 0) {
+	if (op->kind == OP_TRUNCATE) {
+		len = op->off;
+	} else {
 		memcpy(value + op->off, op->data, op->size);
+		len = MAX(len, op->off + op->size);
 	}
 	op->core_op = core_lock_set_value(core, name, op->h->owner, value, len, op_done, op);
 }
@@ -310,7 +315,7 @@ void lock_op_flock(struct fs *fs, fuse_req_t req, struct lock_handle *h, bool sh
 }
 
 void lock_op_write(struct fs *fs, fuse_req_t req, struct lock_handle *h, const char *data,
-	size_t size, off_t off, bool append)
+	size_t size, off_t off, enum lock_write how)
 {
 	struct lock_op *op;
 
@@ -322,7 +327,7 @@ void lock_op_write(struct fs *fs, fuse_req_t req, struct lock_handle *h, const c
 	memcpy(op->data, data, size);
 	op->size = size;
 	op->off = (size_t)off;
-	op->append = append;
+	op->how = how;
 	op_start(op);
 }
 

@@ -30,20 +30,6 @@ static void file_forget(struct fs *fs, struct inode *inode, uint64_t nlookup)
 	lock_inode_forget(fs, lock_inode_of(inode), nlookup);
 }
 
-/* Takes nothing, whatever the flags: O_TRUNC by who does not hold the lock must not touch the
- * holder's value, and who holds it truncates with ftruncate() or by writing. */
-static void file_open(struct fs *fs, fuse_req_t req, struct inode *inode, struct fuse_file_info *fi)
-{
-	uint32_t tid = (uint32_t)fuse_req_ctx(req)->pid;
-	struct lock_handle *h = lock_handle_new(fs, lock_inode_of(inode), tid);
-
-	fi->fh = (uintptr_t)h;
-	fi->direct_io = 1;
-	if (fuse_reply_open(req, fi) != 0) {
-		lock_handle_close(fs, h); /* interrupted: no RELEASE will come */
-	}
-}
-
 static void file_release(
 	struct fs *fs, fuse_req_t req, struct inode *inode, struct fuse_file_info *fi)
 {
@@ -151,6 +137,31 @@ static struct lock_handle *writer_handle(
 	return found;
 }
 
+/* Takes nothing, whatever the flags: O_TRUNC by who may not write must not touch the holder's
+ * value. By who may, it does not either, as a truncation would wait for the cluster: the next write
+ * then replaces the value. */
+static void file_open(struct fs *fs, fuse_req_t req, struct inode *inode, struct fuse_file_info *fi)
+{
+	uint32_t tid = (uint32_t)fuse_req_ctx(req)->pid;
+	struct lock_inode *l = lock_inode_of(inode);
+	struct lock_handle *h = lock_handle_new(fs, l, tid);
+
+	h->truncates = (fi->flags & O_TRUNC) != 0 && writer_handle(fs, l, NULL, tid) != NULL;
+	fi->fh = (uintptr_t)h;
+	fi->direct_io = 1;
+	if (fuse_reply_open(req, fi) != 0) {
+		lock_handle_close(fs, h); /* interrupted: no RELEASE will come */
+	}
+}
+
+static enum lock_write how_to_write(const struct lock_handle *h, const struct fuse_file_info *fi)
+{
+	if (h->truncates) {
+		return LOCK_WRITE_INSTEAD;
+	}
+	return (fi->flags & O_APPEND) != 0 ? LOCK_WRITE_APPEND : LOCK_WRITE_AT;
+}
+
 static void file_write(struct fs *fs, fuse_req_t req, struct inode *inode, const char *data,
 	size_t size, off_t off, struct fuse_file_info *fi)
 {
@@ -167,7 +178,8 @@ static void file_write(struct fs *fs, fuse_req_t req, struct inode *inode, const
 		return;
 	}
 	end_reading(h); /* it wants to see what it wrote */
-	lock_op_write(fs, req, holder, data, size, off, (fi->flags & O_APPEND) != 0);
+	lock_op_write(fs, req, holder, data, size, off, how_to_write(h, fi));
+	h->truncates = false;
 }
 
 static void truncate_file(
