@@ -287,6 +287,19 @@ static struct lock_op *op_new(
 	return op;
 }
 
+/* Another thread waits for a lock on the same descriptor, and this one would not wait, not for that
+ * one either. (That it may be granted in a moment is not known here.) */
+static bool waits_behind(const struct lock_op *op)
+{
+	const struct lock_op *ahead;
+
+	if (op->kind != OP_FLOCK || op->wait) {
+		return false;
+	}
+	DL_SEARCH_SCALAR(op->h->ops, ahead, wait, true);
+	return ahead != NULL;
+}
+
 static void op_start(struct lock_op *op)
 {
 	fuse_req_t req = op->req;
@@ -294,6 +307,11 @@ static void op_start(struct lock_op *op)
 	fuse_req_interrupt_func(req, op_interrupted, op);
 	if (op->interrupted) {
 		(void)fuse_reply_err(req, EINTR); /* that is what it wanted to hear */
+		free(op);
+		return;
+	}
+	if (waits_behind(op)) {
+		(void)fuse_reply_err(req, EWOULDBLOCK); /* nothing was asked */
 		free(op);
 		return;
 	}

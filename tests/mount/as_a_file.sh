@@ -55,6 +55,30 @@ the_holder_replaces_its_value_by_opening_with_truncation() {
 	PYTHON
 }
 
+# Two threads ask on one descriptor: the second does not wait, and so not for the first one either.
+who_would_not_wait_does_not_wait_behind_another_thread() {
+	[ "$(uname -m)" = x86_64 ] || skip "knows the number of flock(2) on x86-64 only"
+	same_as_local threads <<-'PYTHON'
+		held = os.open(b, os.O_RDWR | os.O_CREAT, 0o666)
+		fcntl.flock(held, EX)
+		f = os.open(a, os.O_RDWR | os.O_CREAT, 0o666)
+		waiter = threading.Thread(target=fcntl.flock, args=(f, EX))
+		waiter.start()
+		while not any(open("/proc/self/task/%s/syscall" % t).read().startswith("73 ")
+		              for t in os.listdir("/proc/self/task")):
+		    pass
+		try:
+		    fcntl.flock(f, SH | NB)
+		except OSError as e:
+		    print(errno.errorcode[e.errno])
+		os.close(held)
+		waiter.join()
+		fcntl.flock(f, EX | NB)
+		print("granted")
+	PYTHON
+}
+
 run_cases \
 	a_value_is_written_as_a_file \
-	the_holder_replaces_its_value_by_opening_with_truncation
+	the_holder_replaces_its_value_by_opening_with_truncation \
+	who_would_not_wait_does_not_wait_behind_another_thread
