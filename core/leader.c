@@ -137,6 +137,9 @@ static void take_sequenced(
 		int rc;
 
 		if (p->first_seq + i <= f->appended_seq) {
+			if (NODE_PLANTED(PLANT_RESEND_UNDEDUPED)) {
+				(void)append(n, from, &p->commands[i]); /* as it must not */
+			}
 			continue;
 		}
 		rc = append(n, from, &p->commands[i]);

@@ -15,6 +15,7 @@ enum node_plant {
 	PLANT_NO_FAILSTOP,        /* the end of the lease is not noticed */
 	PLANT_EXTEND_EXPIRING,  /* a keep-alive is answered although the session's end is proposed,
 				   or before the own term's first entry is applied */
+	PLANT_RESEND_UNDEDUPED, /* the leader appends a command again that its log has */
 	PLANT_CANCEL_FORGOTTEN, /* an interrupted wait is not taken back from the log */
 };
 
