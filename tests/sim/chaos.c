@@ -633,6 +633,8 @@ void chaos_stop(struct sim *s)
 	s->chaos = false;
 	s->net.loss_permille = 0;
 	s->net.doubling_permille = 0;
+	s->net.delay_us = MIN(s->net.delay_us, 1000); /* who is far behind is to catch up in time */
+	s->net.spread_us = MIN(s->net.spread_us, 1000);
 	for (size_t i = 0; i < s->n_clients; i++) {
 		struct sim_client *c = &s->clients[i];
 

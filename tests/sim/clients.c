@@ -92,7 +92,6 @@ static void lock_answered(void *arg, enum status st, uint64_t token)
 		return; /* the process that asked has died with its node */
 	}
 	c->op = NULL;
-	c->answers++;
 	if (st != ST_OK) {
 		c->unsure |= c->converts;
 		c->holds = false;
@@ -123,7 +122,6 @@ static void value_answered(void *arg, enum status st, uint64_t token)
 	}
 	c->op = NULL;
 	c->sets_value = false;
-	c->answers++;
 	if (st == ST_OK && c->holds &&
 		(!core_lock_info(client_core(c), lock_name(c), &info) ||
 			info.value_len != sizeof c->value ||

@@ -21,7 +21,7 @@ uint64_t node_clock_ms(const struct sim_node *n)
 {
 	int64_t now_us = (int64_t)n->sim->now_us;
 
-	return (uint64_t)((n->clock_offset_us + now_us + now_us / 1000000 * n->drift_ppm) / 1000);
+	return (uint64_t)((n->clock_offset_us + now_us + now_us * n->drift_ppm / 1000000) / 1000);
 }
 
 static uint64_t node_wall_ms(const struct sim_node *n)

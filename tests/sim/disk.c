@@ -315,7 +315,9 @@ void disk_crash(struct sim_node *n)
 {
 	struct disk *d = &n->disk;
 
-	keep_a_part(n);
+	if (!n->sim->scripted) { /* a script's crash loses all that it can */
+		keep_a_part(n);
+	}
 	ops_free(&d->queue);
 	ops_free(&d->batch);
 	snap_file_clear(&d->own);

@@ -207,7 +207,7 @@ struct watch_log {
 	uint64_t *term;  /* owned */
 	uint64_t *chain; /* owned */
 	size_t n, cap;
-	uint64_t prev_term, prev_chain;
+	uint64_t prev_chain;
 };
 
 struct watch_node {
@@ -309,7 +309,6 @@ struct sim_client {
 	uint64_t token;
 
 	enum status last;
-	uint64_t answers;
 };
 
 struct sim_client *client_new(struct sim *s, uint64_t node);
