@@ -227,21 +227,27 @@ founders_list() {
 
 # --- what a node is doing ---------------------------------------------------------------------
 
-# node_pid N: print the pid of its living coordd.
-node_pid() {
-	local pid="" word
+# is_node PID N: is that process, of all that may have had this pid, the coordd of node N?
+is_node() {
+	local word
 	local -a argv=()
 
-	{ read -r pid <"$dir/node$1/coordd.pid"; } 2>/dev/null || [ -n "$pid" ] || return 1
-	is_number "$pid" || return 1
-	{ mapfile -d '' -t argv <"/proc/$pid/cmdline"; } 2>/dev/null || return 1
+	{ mapfile -d '' -t argv <"/proc/$1/cmdline"; } 2>/dev/null || return 1
 	for word in ${argv[@]+"${argv[@]}"}; do
-		if [ "$word" = "$dir/node$1" ]; then
-			say "$pid"
+		if [ "$word" = "$dir/node$2" ]; then
 			return 0
 		fi
 	done
 	return 1
+}
+
+# node_pid N: print the pid of its living coordd.
+node_pid() {
+	local pid=""
+
+	{ read -r pid <"$dir/node$1/coordd.pid"; } 2>/dev/null || [ -n "$pid" ] || return 1
+	is_number "$pid" && is_node "$pid" "$1" || return 1
+	say "$pid"
 }
 
 # node_state N: running, paused or dead.
@@ -417,10 +423,11 @@ nodes_stop() {
 	done
 	SECONDS=0
 	for i in ${pids[@]+"${!pids[@]}"}; do
-		while node_pid "$i" >/dev/null; do
+		# The process, not its pid file, which goes a little earlier.
+		while is_node "${pids[$i]}" "$i"; do
 			if [ "$SECONDS" -ge $STOP_LIMIT_S ]; then
 				say "node $i has not stopped after $STOP_LIMIT_S s, killing it"
-				node_signal KILL "$i" || true
+				kill -KILL "${pids[$i]}" 2>/dev/null || true # it may have ended just now
 				SECONDS=0
 			fi
 			sleep 0.05

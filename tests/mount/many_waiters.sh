@@ -17,6 +17,7 @@ said() { grep -q "^$1" "$work/waiters.out"; }
 block() {
 	local begin
 	begin=$(now_ms)
+	rm -f "$work/waiters.out"
 	env --default-signal=INT "$TOOLS/mount_waiters" "$(lock 1 "$1")" "$2" >"$work/waiters.out" 2>&1 &
 	process[waiters]=$!
 	wait_until 120 said_or_ended blocked
