@@ -143,9 +143,11 @@ static void take_sequenced(
 			continue;
 		}
 		rc = append(n, from, &p->commands[i]);
+		if (rc == -EAGAIN || rc == -ENOBUFS || rc == -ENOSPC) {
+			refuse(n, from, p, 0, rc != -ENOSPC); /* for now */
+		}
 		if (rc < 0) {
-			refuse(n, from, p, rc == -ENOBUFS ? 0 : f->appended_seq + 1, rc != -ENOSPC);
-			return;
+			return; /* what cannot be taken at all comes again, after a while */
 		}
 		f->appended_seq++;
 	}

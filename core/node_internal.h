@@ -37,7 +37,8 @@ struct submit {
 	uint64_t next_seq;
 	uint64_t leader;      /* to whom the sent ones were sent */
 	uint64_t progress_ms; /* when the head last changed or was sent again */
-	bool retry;           /* the leader was not ready: send again at the next tick */
+	bool held;            /* the leader takes none for now: nothing goes out before a resend */
+	bool retry;           /* it was not ready: send again at the next tick */
 };
 
 /* --- lease: this node's session

@@ -134,6 +134,7 @@ void submit_forget_op(struct core_op *op)
 void submit_resend(struct node *n)
 {
 	n->submit.unsent = queue_head(n);
+	n->submit.held = false;
 	n->submit.retry = false;
 	n->submit.progress_ms = n->now_ms;
 }
@@ -146,12 +147,12 @@ void submit_refused(struct node *n, uint64_t from, const Wire__Refused *refused)
 	if (refused->no_space) {
 		n->locks.no_space_ms = n->now_ms + RESEND_MS;
 	}
-	if (refused->incarnation != n->lease.incarnation || from != s->leader ||
-		refused->no_space) {
+	if (refused->incarnation != n->lease.incarnation || from != s->leader) {
 		return; /* the tick, or the next leader, sees to it */
 	}
-	if (refused->next_seq == 0) {
-		s->retry = refused->leader == from; /* it leads, and is not ready yet */
+	if (refused->no_space || refused->next_seq == 0) {
+		s->held = true; /* what follows would only be refused for its gap */
+		s->retry = refused->leader == from && !refused->no_space; /* not ready yet */
 		return;
 	}
 	DL_FOREACH (s->queue, p) {
@@ -166,7 +167,7 @@ void submit_tick(struct node *n)
 {
 	struct submit *s = &n->submit;
 
-	if (s->queue != NULL && s->unsent != s->queue &&
+	if (s->queue != NULL && (s->held || s->unsent != s->queue) &&
 		(s->retry || n->now_ms >= s->progress_ms + RESEND_MS)) {
 		TRACE(&n->o.raft.trace, TRACE_DEBUG, "submit.resend", "first=%" PRIu64,
 			s->queue->seq);
@@ -220,7 +221,8 @@ bool submit_has_unsent(const struct node *n)
 {
 	uint64_t leader = raft_leader(n->raft);
 
-	return n->submit.unsent != NULL && leader != 0 && (leader != n->o.raft.id || node_leads(n));
+	return n->submit.unsent != NULL && !n->submit.held && leader != 0 &&
+	       (leader != n->o.raft.id || node_leads(n));
 }
 
 void submit_flush(struct node *n)
@@ -248,4 +250,6 @@ void submit_drop_all(struct node *n)
 		pending_remove(n, queue_head(n));
 	}
 	n->submit.next_seq = 0;
+	n->submit.held = false;
+	n->submit.retry = false;
 }
