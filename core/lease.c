@@ -230,6 +230,8 @@ void lease_session_event(struct node *n, const struct session *s, enum session_e
 		if (l->state == LEASE_OPENING && s->nonce == l->nonce) {
 			report_orphans(n);
 			opened(n, s);
+		} else if (l->session == s->id) {
+			lose(n, "taken-up-by-another-process");
 		}
 		orphans_clear(l);
 		break;
