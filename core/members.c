@@ -89,10 +89,14 @@ static uint64_t id_of_addr(const struct node *n, const char *addr)
 
 static void make_change(struct node *n, struct member_request *r)
 {
+	const struct raft_config *committed = raft_config_at(n->raft, raft_commit(n->raft));
 	int rc;
 
-	if (r->change == RAFT_ADD_LEARNER && r->id == 0) {
+	if (r->any_id) { /* also if one was found before: it may have been taken since */
 		r->id = id_of_addr(n, r->addr);
+		if (r->id != 0 && raft_config_find(committed, r->id) == NULL) {
+			return; /* it may yet be lost; the tick looks again */
+		}
 		if (r->id != 0 && state_member_uuid(n->state, r->id) != NULL) {
 			answer(n, r, EEXIST,
 				"a node with this address is a member; remove it first");
@@ -106,9 +110,6 @@ static void make_change(struct node *n, struct member_request *r)
 	}
 	rc = raft_change_config(n->raft, r->change, r->id, r->addr);
 	if (rc == -EBUSY || rc == -EAGAIN) {
-		if (r->change == RAFT_ADD_LEARNER && r->done == NULL) {
-			r->id = 0;
-		}
 		return; /* the tick tries again */
 	}
 	if (rc < 0) {
@@ -127,7 +128,7 @@ static void ask_leader(struct node *n, struct member_request *r, uint64_t leader
 	r->asked = leader;
 	r->asked_ms = n->now_ms;
 	m.op = (Wire__MemberChange__Op)r->change;
-	m.id = r->id;
+	m.id = r->any_id ? 0 : r->id;
 	m.addr = r->addr;
 	m.request = r->request;
 	frame.body_case = WIRE__FRAME__BODY_MEMBER_CHANGE;
@@ -163,6 +164,7 @@ void node_change_member(struct node *n, enum raft_change change, uint64_t id, co
 	r->request = ++n->member_serial;
 	r->change = change;
 	r->id = id;
+	r->any_id = change == RAFT_ADD_LEARNER && id == 0;
 	r->done = done;
 	r->arg = arg;
 	r->deadline_ms = n->now_ms + n->o.timeo_ms;
@@ -189,6 +191,7 @@ void members_frame(struct node *n, uint64_t from, const Wire__MemberChange *m)
 	r->request = m->request;
 	r->change = (enum raft_change)m->op;
 	r->id = m->id;
+	r->any_id = r->change == RAFT_ADD_LEARNER && m->id == 0;
 	r->from = from;
 	r->deadline_ms = n->now_ms + n->o.timeo_ms;
 	(void)snprintf(r->addr, sizeof r->addr, "%s", m->addr);

@@ -240,6 +240,7 @@ int node_new(const struct node_options *o, const struct env *env, const struct n
 	n->env = env;
 	n->now_ms = now_ms;
 	n->random = o->raft.seed;
+	n->member_serial = node_draw(n);
 	n->lease.resume = start->resume;
 	wire_up(n);
 	if (start->snapshot) {

@@ -175,6 +175,7 @@ struct member_request {
 	uint64_t request;
 	enum raft_change change;
 	uint64_t id;
+	bool any_id; /* the leader is to choose it */
 	uint64_t deadline_ms;
 	char addr[RAFT_ADDR_MAX];
 	uint64_t asked; /* the leader it was sent to; 0: not yet */
