@@ -256,6 +256,7 @@ int node_new(const struct node_options *o, const struct env *env, const struct n
 		node_free(n);
 		return rc;
 	}
+	admission_learn(n, start->raft.entries, start->raft.n_entries);
 	contacts_keep_streams(n);
 	self = raft_config_find(start->raft.config, o->raft.id);
 	n->member_seen = self != NULL && (self->voter || start->snapshot);
@@ -275,6 +276,7 @@ void node_free(struct node *n)
 	compaction_fini(n);
 	members_fini(n);
 	contacts_fini(n);
+	admission_fini(n);
 	raft_free(n->raft);
 	state_free(n->state);
 	wire_buf_fini(&n->out);
@@ -464,14 +466,6 @@ void node_snap_chunk(struct node *n, uint64_t to, uint64_t index, uint64_t offse
 	size_t len, uint64_t total, int error)
 {
 	raft_snapshot_chunk(n->raft, to, index, offset, data, len, total, error);
-}
-
-bool node_admits(const struct node *n, uint64_t id, const uint8_t uuid[16])
-{
-	const uint8_t *known = state_member_uuid(n->state, id);
-
-	return id != 0 && id != n->o.raft.id &&
-	       (known == NULL || memcmp(known, uuid, sizeof n->o.uuid) == 0);
 }
 
 /* --- what it knows

@@ -82,8 +82,9 @@ void node_snap_chunk(struct node *n, uint64_t to, uint64_t index, uint64_t offse
 /* --- the operator
  * ----------------------------------------------------------------------------------- */
 
-/* Is a stream from this id and data directory to be let in? */
-bool node_admits(const struct node *n, uint64_t id, const uint8_t uuid[16]);
+/* Is a stream from this id and data directory to be let in? A voter that was let in once is
+ * remembered: another directory under its id is refused from then on. */
+bool node_admits(struct node *n, uint64_t id, const uint8_t uuid[16]);
 
 typedef void node_member_fn(void *arg, int error, uint64_t id, const char *text);
 /* Change the membership; forwarded to the leader. Answered once: error 0, or a positive errno with

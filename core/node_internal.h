@@ -7,6 +7,7 @@
  *   locks.c      operations of the front-ends on locks
  *   compaction.c snapshots: taking our own, installing the leader's
  *   members.c    changes of the membership
+ *   admission.c  which data directory is let in under which id
  *   contacts.c   streams to those whom an old configuration does not name
  *   report.c     JSON for status/ and the HTTP API
  *   node.c       puts them together: events, frames, turns
@@ -199,6 +200,17 @@ struct contact {
 	struct contact *prev, *next; /* node->contacts */
 };
 
+/* --- admission
+ * --------------------------------------------------------------------------------------------------
+ */
+
+/* Whose directory a node id is, although no applied entry has said so yet. */
+struct owner {
+	uint64_t id;
+	uint8_t uuid[16];
+	UT_hash_handle hh; /* node->owners */
+};
+
 struct node {
 	struct node_options o;
 	const struct env *env;
@@ -216,13 +228,14 @@ struct node {
 	struct locks locks;
 	struct compaction compaction;
 	struct member_request *member_requests; /* utlist; owned */
-	uint64_t member_serial;
+	uint64_t member_serial;   /* begins anywhere: an answer to a former process is none to us */
 	struct contact *contacts; /* utlist; owned */
 	struct raft_config streams; /* the configuration that streams were last kept for */
-	bool member_seen;         /* the log, or the beginning, has had this node as a member */
-	uint64_t said_ms;         /* when our own address was last told */
-	struct wire_buf out; /* scratch for one frame */
-	bool failed;         /* env->fatal was called: nothing goes out any more */
+	bool member_seen;           /* the log, or the beginning, has had this node as a member */
+	struct owner *owners;       /* uthash by id; owned */
+	uint64_t said_ms;           /* when our own address was last told */
+	struct wire_buf out;        /* scratch for one frame */
+	bool failed;                /* env->fatal was called: nothing goes out any more */
 	bool stopping;
 	bool stopped;
 	uint64_t stop_ms; /* at the latest */
@@ -314,6 +327,10 @@ void members_applied(struct node *n, uint64_t index, uint64_t term);
 void members_tick(struct node *n);
 void members_promote(struct node *n);
 void members_fini(struct node *n);
+
+/* admission.c */
+void admission_learn(struct node *n, struct raft_entry *const *entries, size_t count);
+void admission_fini(struct node *n);
 
 /* contacts.c */
 void contacts_keep_streams(struct node *n);

@@ -100,6 +100,8 @@ int state_apply(struct state *s, uint64_t index, const void *command, size_t len
 /* Would state_apply() take it? What it refuses must not get into the log: every node would stop
  * there. The same errors. */
 int state_vet(const void *command, size_t len);
+/* Is it an open of a session that names a data directory, and which? */
+bool state_names_owner(const void *command, size_t len, uint64_t *ret_node, uint8_t ret_uuid[16]);
 /* Entries that are no commands move the index on. */
 void state_skip(struct state *s, uint64_t index);
 
