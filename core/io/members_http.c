@@ -1,7 +1,7 @@
 /*
  * members_http.c - see members_http.h.
  *
- *   {"op":"add","addr":"host:port"}   -> 200 {"id":4,"servers":"1=…,2=…"}
+ *   {"op":"add","addr":"host:port"}   -> 200 {"id":4,"servers":[{"id":1,"addr":"…","voter":true}]}
  *   {"op":"promote"|"remove","id":4}  -> 200 {"id":4}
  * Errors: {"error":"EEXIST","message":"…"} with a fitting status.
  */
@@ -68,6 +68,7 @@ static void add_servers(cJSON *body, const struct node *n)
 
 		(void)cJSON_AddNumberToObject(row, "id", (double)config->servers[i].id);
 		(void)cJSON_AddStringToObject(row, "addr", config->servers[i].addr);
+		(void)cJSON_AddBoolToObject(row, "voter", config->servers[i].voter);
 		(void)cJSON_AddItemToArray(list, row);
 	}
 }
@@ -98,13 +99,18 @@ static void begin(struct node *n, struct peers_request *r, enum raft_change what
 	node_change_member(n, what, id, addr, changed, c);
 }
 
+static bool is_id(const cJSON *item)
+{
+	return cJSON_IsNumber(item) && item->valuedouble >= 1 &&
+	       item->valuedouble <= (double)UINT32_MAX;
+}
+
 static void on_json(struct node *n, struct peers_request *r, const cJSON *root)
 {
 	const cJSON *op = cJSON_GetObjectItemCaseSensitive(root, "op");
 	const cJSON *id = cJSON_GetObjectItemCaseSensitive(root, "id");
 	const cJSON *addr = cJSON_GetObjectItemCaseSensitive(root, "addr");
 	const char *what = cJSON_IsString(op) ? op->valuestring : "";
-	bool id_ok = cJSON_IsNumber(id) && id->valuedouble >= 1;
 
 	if (strcmp(what, "add") == 0) {
 		if (!cJSON_IsString(addr) || !identity_addr_valid(addr->valuestring)) {
@@ -113,7 +119,7 @@ static void on_json(struct node *n, struct peers_request *r, const cJSON *root)
 		}
 		begin(n, r, RAFT_ADD_LEARNER, 0, addr->valuestring);
 	} else if (strcmp(what, "promote") == 0 || strcmp(what, "remove") == 0) {
-		if (!id_ok) {
+		if (!is_id(id)) {
 			answer_error(r, 400, "EINVAL", "'id' must be the number of a node");
 			return;
 		}
@@ -149,50 +155,60 @@ void members_http_request(struct node *n, struct peers_request *r, const char *m
 /* --- joining
  * --------------------------------------------------------------------------------------- */
 
+/* One server of the answer. -EBADMSG */
+static int parse_server(const cJSON *row, struct raft_server *ret_server)
+{
+	const cJSON *id = cJSON_GetObjectItemCaseSensitive(row, "id");
+	const cJSON *addr = cJSON_GetObjectItemCaseSensitive(row, "addr");
+	const cJSON *voter = cJSON_GetObjectItemCaseSensitive(row, "voter");
+
+	if (!is_id(id) || !cJSON_IsString(addr) || !identity_addr_valid(addr->valuestring) ||
+		!cJSON_IsBool(voter)) {
+		return -EBADMSG;
+	}
+	*ret_server =
+		(struct raft_server){.id = (uint64_t)id->valuedouble, .voter = cJSON_IsTrue(voter)};
+	(void)snprintf(ret_server->addr, sizeof ret_server->addr, "%s", addr->valuestring);
+	return 0;
+}
+
+/* Who answers may not have heard of us yet, though the cluster has. */
+static int parse_servers(
+	const cJSON *list, uint64_t own_id, const char *own_addr, struct raft_config *ret_servers)
+{
+	struct raft_server rows[RAFT_SERVERS_MAX + 1];
+	struct raft_config c = {.servers = rows};
+	const cJSON *row;
+
+	cJSON_ArrayForEach(row, list)
+	{
+		if (c.n == RAFT_SERVERS_MAX || parse_server(row, &rows[c.n]) < 0) {
+			return -EBADMSG;
+		}
+		c.n++;
+	}
+	if (raft_config_find(&c, own_id) == NULL) {
+		rows[c.n] = (struct raft_server){.id = own_id};
+		(void)snprintf(rows[c.n++].addr, RAFT_ADDR_MAX, "%s", own_addr);
+	}
+	return raft_config_copy(&c, ret_servers);
+}
+
+/* Our own configuration until the log tells. We are a learner in it. */
 static int parse_joined(
-	const char *text, const char *addr, uint64_t *ret_id, struct raft_config *ret_servers)
+	const char *text, const char *own_addr, uint64_t *ret_id, struct raft_config *ret_servers)
 {
 	cJSON *root = cJSON_Parse(text);
 	const cJSON *id = cJSON_GetObjectItemCaseSensitive(root, "id");
-	const cJSON *row;
-	char list[RAFT_SERVERS_MAX * (RAFT_ADDR_MAX + 24)] = "";
-	size_t used = 0;
-	char err[256];
-	int rc = -EBADMSG;
+	int rc = is_id(id) ? 0 : -EBADMSG;
 
-	cJSON_ArrayForEach(row, cJSON_GetObjectItemCaseSensitive(root, "servers"))
-	{
-		const cJSON *server_id = cJSON_GetObjectItemCaseSensitive(row, "id");
-		const cJSON *server_addr = cJSON_GetObjectItemCaseSensitive(row, "addr");
-
-		if (cJSON_IsNumber(server_id) && cJSON_IsString(server_addr) &&
-			strlen(server_addr->valuestring) < RAFT_ADDR_MAX &&
-			used < sizeof list - 300) {
-			used += (size_t)snprintf(list + used, sizeof list - used, "%s%.0f=%s",
-				used > 0 ? "," : "", server_id->valuedouble,
-				server_addr->valuestring);
-		}
-	}
-	if (cJSON_IsNumber(id) && used > 0) {
-		rc = identity_parse_servers(list, ret_servers, err, sizeof err);
-	}
 	if (rc == 0) {
 		*ret_id = (uint64_t)id->valuedouble;
+		rc = parse_servers(cJSON_GetObjectItemCaseSensitive(root, "servers"), *ret_id,
+			own_addr, ret_servers);
 	}
 	cJSON_Delete(root);
 	return rc;
-}
-
-/* Our own configuration until the log tells: everybody votes but us. */
-static int set_learner(struct raft_config *servers, uint64_t id)
-{
-	for (size_t i = 0; i < servers->n; i++) {
-		if (servers->servers[i].id == id) {
-			servers->servers[i].voter = false;
-			return servers->n > 1 ? 0 : -EBADMSG;
-		}
-	}
-	return -EBADMSG;
 }
 
 int members_http_join(const char *through, const char *secret, const char *addr, uint64_t *ret_id,
@@ -215,9 +231,6 @@ int members_http_join(const char *through, const char *secret, const char *addr,
 		return -EPERM;
 	}
 	rc = parse_joined(answer, addr, ret_id, ret_servers);
-	if (rc == 0) {
-		rc = set_learner(ret_servers, *ret_id);
-	}
 	if (rc < 0) {
 		(void)snprintf(err, err_size,
 			"cannot join through %s: its answer is not understood", through);
