@@ -4,6 +4,7 @@
 #include "core/io/identity.h"
 
 #include <cjson/cJSON.h>
+#include <ctype.h>
 #include <errno.h>
 #include <fcntl.h>
 #include <inttypes.h>
@@ -40,7 +41,7 @@ static int add_server(struct raft_config *c, uint64_t id, const char *addr, bool
 {
 	struct raft_server *s;
 
-	if (id == 0 || !identity_addr_valid(addr) || c->n >= RAFT_SERVERS_MAX ||
+	if (id == 0 || id > UINT32_MAX || !identity_addr_valid(addr) || c->n >= RAFT_SERVERS_MAX ||
 		raft_config_find(c, id) != NULL) {
 		return -EINVAL;
 	}
@@ -96,14 +97,21 @@ static int hex_decode(const char *hex, uint8_t *out, size_t bytes)
 		return -EINVAL;
 	}
 	for (size_t i = 0; i < bytes; i++) {
-		unsigned v;
+		char pair[3] = {hex[2 * i], hex[2 * i + 1], '\0'};
 
-		if (sscanf(hex + 2 * i, "%2x", &v) != 1) {
+		if (!isxdigit((unsigned char)pair[0]) || !isxdigit((unsigned char)pair[1])) {
 			return -EINVAL;
 		}
-		out[i] = (uint8_t)v;
+		out[i] = (uint8_t)strtoul(pair, NULL, 16);
 	}
 	return 0;
+}
+
+/* Numbers in JSON are doubles: no id is too large for one. */
+static bool is_id(const cJSON *item)
+{
+	return cJSON_IsNumber(item) && item->valuedouble >= 1 &&
+	       item->valuedouble <= (double)UINT32_MAX;
 }
 
 static int parse_server_list(const cJSON *list, struct raft_config *ret_config)
@@ -116,8 +124,7 @@ static int parse_server_list(const cJSON *list, struct raft_config *ret_config)
 		const cJSON *addr = cJSON_GetObjectItemCaseSensitive(row, "addr");
 		const cJSON *voter = cJSON_GetObjectItemCaseSensitive(row, "voter");
 
-		if (!cJSON_IsNumber(id) || id->valuedouble < 1 || !cJSON_IsString(addr) ||
-			!cJSON_IsBool(voter) ||
+		if (!is_id(id) || !cJSON_IsString(addr) || !cJSON_IsBool(voter) ||
 			add_server(ret_config, (uint64_t)id->valuedouble, addr->valuestring,
 				cJSON_IsTrue(voter)) < 0) {
 			return -EINVAL;
@@ -135,8 +142,8 @@ static int parse(const char *text, struct identity *i)
 	const cJSON *servers = cJSON_GetObjectItemCaseSensitive(root, "servers");
 	int rc = -EINVAL;
 
-	if (cJSON_IsNumber(id) && id->valuedouble >= 1 && cJSON_IsString(uuid) &&
-		cJSON_IsBool(initialised) && cJSON_IsArray(servers)) {
+	if (is_id(id) && cJSON_IsString(uuid) && cJSON_IsBool(initialised) &&
+		cJSON_IsArray(servers)) {
 		i->id = (uint64_t)id->valuedouble;
 		i->initialised = cJSON_IsTrue(initialised);
 		rc = hex_decode(uuid->valuestring, i->uuid, sizeof i->uuid);
@@ -188,6 +195,26 @@ int identity_load(const char *dir, struct identity *ret_identity, char *err, siz
 		return -EUCLEAN;
 	}
 	*ret_identity = i;
+	return 0;
+}
+
+int identity_check_new(const char *dir, char *err, size_t err_size)
+{
+	static const char *const remains[] = {"log", "vote", "snap"};
+
+	for (size_t i = 0; i < ARRAY_SIZE(remains); i++) {
+		char path[4096];
+
+		(void)snprintf(path, sizeof path, "%s/%s", dir, remains[i]);
+		if (access(path, F_OK) == 0) {
+			(void)snprintf(err, err_size,
+				"%s is there, but %s/identity is not. Restore that file from a "
+				"backup; else remove the directory and let the node join as a new "
+				"one",
+				path, dir);
+			return -EUCLEAN;
+		}
+	}
 	return 0;
 }
 

@@ -26,10 +26,14 @@ void identity_fini(struct identity *i);
 
 /* -ENOENT there is none; -EUCLEAN not an identity; others from the system. `err`: one sentence. */
 int identity_load(const char *dir, struct identity *ret_identity, char *err, size_t err_size);
+/* A directory without an identity must be without everything else, too: the identity is written
+ * first, so what is there is another node's, or has lost its own. -EUCLEAN */
+int identity_check_new(const char *dir, char *err, size_t err_size);
 /* Durable when it returns 0: written aside, synced, renamed, directory synced. */
 int identity_store(const char *dir, const struct identity *i, char *err, size_t err_size);
 
-/* "1=host:port,2=host:port" -> servers, all voters. -EINVAL with a sentence in `err`. */
+/* "1=host:port,2=host:port" -> servers, all voters; ids up to UINT32_MAX. -EINVAL with a sentence
+ * in `err`. */
 int identity_parse_servers(
 	const char *text, struct raft_config *ret_config, char *err, size_t err_size);
 

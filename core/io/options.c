@@ -224,8 +224,8 @@ static int check(const struct options *o)
 	if (o->server.dir == NULL || o->server.secret_file == NULL) {
 		return usage("--dir and --secret-file are needed", "");
 	}
-	if (o->server.join != NULL && o->server.peers != NULL) {
-		return usage("--join and --peers exclude each other", "");
+	if (o->server.join != NULL && (o->server.peers != NULL || o->server.id != 0)) {
+		return usage("--join excludes --id and --peers: the cluster gives the id", "");
 	}
 	if (o->server.node.raft.heartbeat_ms * 2 > o->server.node.raft.election_timeout_ms) {
 		return usage("--election-timeout must be at least twice the --heartbeat", "");

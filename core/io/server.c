@@ -478,7 +478,10 @@ static int find_identity(struct server *s, char *err, size_t err_size)
 	}
 	rc = identity_load(s->o.dir, &s->identity, err, err_size);
 	if (rc == -ENOENT) {
-		rc = make_identity(s, err, err_size);
+		rc = identity_check_new(s->o.dir, err, err_size);
+		if (rc == 0) {
+			rc = make_identity(s, err, err_size);
+		}
 	}
 	if (rc == 0 && s->o.id != 0 && s->o.id != s->identity.id) {
 		(void)snprintf(err, err_size, "%s belongs to node %llu, not to node %llu", s->o.dir,
