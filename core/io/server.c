@@ -66,7 +66,11 @@ static void env_log_truncate(void *ctx, uint64_t from)
 
 static void env_log_compact(void *ctx, uint64_t first)
 {
-	wal_compact(((struct server *)ctx)->wal, first);
+	struct server *s = ctx;
+
+	if (!s->closing) { /* a snapshot was finished while the log is being closed */
+		wal_compact(s->wal, first);
+	}
 }
 
 static void env_log_reset(void *ctx, uint64_t index, uint64_t term)
@@ -127,7 +131,11 @@ static int env_snap_load(
 
 static void env_send(void *ctx, uint64_t to, const void *frame, size_t len)
 {
-	peers_send(((struct server *)ctx)->peers, to, frame, len);
+	struct server *s = ctx;
+
+	if (!s->closing) { /* a chunk of a snapshot was read when the streams were closed already */
+		peers_send(s->peers, to, frame, len);
+	}
 }
 
 static void env_peers(void *ctx, const struct raft_config *config)
@@ -308,6 +316,8 @@ static void flush(struct server *s)
 		return;
 	}
 	s->marked = false;
+	/* An input may have taken long (a snapshot was loaded): does the lease still hold? */
+	node_set_now(s->node, clock_boot_ms(), clock_unix_ms());
 	node_flush(s->node);
 	peers_flush(s->peers);
 	if (node_wants_turn(s->node)) {
