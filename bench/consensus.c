@@ -89,8 +89,7 @@ static uint64_t cpu_us(void)
 	       (uint64_t)(u.ru_utime.tv_usec + u.ru_stime.tv_usec);
 }
 
-/* --- measuring -----------------------------------------------------------------------------------
- */
+/* --- measuring ------------------------------------------------------------------------------ */
 
 static void propose(struct bench *b)
 {
@@ -205,8 +204,7 @@ static void on_open_loop(uv_timer_t *timer)
 	}
 }
 
-/* --- raft's world
- * ---------------------------------------------------------------------------------- */
+/* --- raft's world --------------------------------------------------------------------------- */
 
 static void env_append(void *ctx, uint64_t gen, struct raft_entry *const *entries, size_t n)
 {
@@ -321,8 +319,7 @@ static void on_request(void *ctx, struct peers_request *r, const char *method, c
 	peers_answer(r, 404, "text/plain", "", 0);
 }
 
-/* --- one process
- * ---------------------------------------------------------------------------------------- */
+/* --- one process ---------------------------------------------------------------------------- */
 
 static void flush(struct bench *b)
 {
@@ -447,8 +444,7 @@ static _Noreturn void run_node(struct bench *b)
 	_exit(1);
 }
 
-/* --- the parent
- * ------------------------------------------------------------------------------------------- */
+/* --- the parent ----------------------------------------------------------------------------- */
 
 static pid_t start_process(unsigned i, const char *dir)
 {

@@ -117,8 +117,7 @@ static double seconds_since(uint64_t from_ns)
 	return (double)(bench_now_ns() - from_ns) / 1e9;
 }
 
-/* --- requests ------------------------------------------------------------------------------------
- */
+/* --- requests ------------------------------------------------------------------------------- */
 
 static struct core_lock_request request(const char *name, uint64_t owner)
 {
@@ -220,8 +219,7 @@ static void ask_value(struct bench *b)
 	(void)core_lock_set_value(core(b), name, 1, value, sizeof value, on_value, b);
 }
 
-/* --- steps ---------------------------------------------------------------------------------------
- */
+/* --- steps ---------------------------------------------------------------------------------- */
 
 static void step_to(struct bench *b, enum step step)
 {
@@ -354,8 +352,7 @@ static void look(struct bench *b)
 	}
 }
 
-/* --- a node that was started again --------------------------------------------------------------
- */
+/* --- a node that was started again ---------------------------------------------------------- */
 
 static void on_answer_again(void *arg, enum status st, uint64_t token)
 {
@@ -378,8 +375,7 @@ static void opened_again(struct bench *b)
 	(void)core_lock(core(b), &r, on_answer_again, b);
 }
 
-/* --- one process ---------------------------------------------------------------------------------
- */
+/* --- one process ---------------------------------------------------------------------------- */
 
 static void on_trace(void *ctx, enum trace_level level, const char *event, const char *kv)
 {
@@ -455,8 +451,7 @@ static _Noreturn void run_node(struct bench *b)
 	_exit(1);
 }
 
-/* --- the parent
- * ----------------------------------------------------------------------------------- */
+/* --- the parent ----------------------------------------------------------------------------- */
 
 static void start_node(unsigned id, bool again)
 {

@@ -74,8 +74,7 @@ static _Noreturn void broken(const char *text)
 	exit(1);
 }
 
-/* --- operations ---------------------------------------------------------------------------------
- */
+/* --- operations ----------------------------------------------------------------------------- */
 
 static void lock(struct client *c)
 {
@@ -179,8 +178,7 @@ static const struct measure measures[] = {
 	{.name = "spawn", .op = op_spawn, .closed = true, .help = "the command: flock FILE true"},
 };
 
-/* --- a run ---------------------------------------------------------------------------------------
- */
+/* --- a run ---------------------------------------------------------------------------------- */
 
 static void *client_run(void *arg)
 {
@@ -326,9 +324,7 @@ static void run(char **dirs, unsigned n_dirs)
 	free(clients);
 }
 
-/* --- options
- * --------------------------------------------------------------------------------------
- */
+/* --- options -------------------------------------------------------------------------------- */
 
 static void usage(FILE *to)
 {

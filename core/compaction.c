@@ -153,8 +153,7 @@ void node_snap_done(struct node *n, uint64_t index)
 		index, first);
 }
 
-/* --- the leader's -------------------------------------------------------------------------------
- */
+/* --- the leader's --------------------------------------------------------------------------- */
 
 void compaction_receive(struct node *n, const struct raft_msg *msg)
 {

@@ -20,7 +20,7 @@ struct env {
 	struct tracer trace;
 
 	/* --- the log's disk queue, in order
-	 * ------------------------------------------------------- */
+	 * --------------------------------------------------------- */
 	void (*log_append)(void *ctx, uint64_t gen, struct raft_entry *const *entries, size_t n);
 	void (*log_truncate)(void *ctx, uint64_t from);
 	void (*log_compact)(void *ctx, uint64_t first);
@@ -44,14 +44,14 @@ struct env {
 		void *ctx, int (*piece)(void *arg, const void *data, size_t len), void *arg);
 
 	/* --- other nodes
-	 * ------------------------------------------------------------------------------ */
+	 * ---------------------------------------------------------------------------- */
 	/* One whole frame (header and body), copied. Fire and forget. */
 	void (*send)(void *ctx, uint64_t to, const void *frame, size_t len);
 	/* Keep streams to these servers (this one may be among them) and no others. */
 	void (*peers)(void *ctx, const struct raft_config *config);
 
 	/* --- the end
-	 * ------------------------------------------------------------------------------------ */
+	 * -------------------------------------------------------------------------------- */
 	/* The node cannot go on (a state machine that cannot apply, a snapshot that cannot be
 	 * loaded): the process must end without writing anything more. */
 	void (*fatal)(void *ctx, const char *text);

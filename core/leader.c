@@ -172,8 +172,7 @@ void leader_propose(struct node *n, uint64_t from, const Wire__Propose *p)
 	take_sequenced(n, from, p, know(n, s));
 }
 
-/* --- keep-alives ---------------------------------------------------------------------------------
- */
+/* --- keep-alives ---------------------------------------------------------------------------- */
 
 static void answer(struct node *n, const struct keep_alive *k, bool gone)
 {
@@ -272,8 +271,7 @@ void leader_answer(struct node *n)
 	}
 }
 
-/* --- silence
- * ---------------------------------------------------------------------------------------- */
+/* --- silence -------------------------------------------------------------------------------- */
 
 static void end_session(struct node *n, const struct session *s, struct follower_session *f)
 {

@@ -80,8 +80,7 @@ static void submit_value(struct node *n, struct core_op *op)
 	op->state = OP_SUBMITTED;
 }
 
-/* --- life of an operation
- * ------------------------------------------------------------------------- */
+/* --- life of an operation ------------------------------------------------------------------- */
 
 static struct core_op *op_new(
 	struct node *n, struct core_name name, uint64_t owner, core_lock_fn *done, void *arg)
@@ -147,8 +146,7 @@ bool locks_answer(struct node *n)
 	return any;
 }
 
-/* --- what the front-ends ask
- * ------------------------------------------------------------------------ */
+/* --- what the front-ends ask ---------------------------------------------------------------- */
 
 static enum status refusal(const struct node *n)
 {
@@ -250,8 +248,7 @@ void core_unlock(struct core *c, struct core_name name, uint64_t owner)
 	(void)submit_command(n, &command, NULL); /* commits behind */
 }
 
-/* --- what the log says
- * ------------------------------------------------------------------------------- */
+/* --- what the log says ---------------------------------------------------------------------- */
 
 void locks_result(struct node *n, struct core_op *op, enum status st, uint64_t token)
 {
@@ -400,8 +397,7 @@ void locks_fini(struct node *n)
 	}
 }
 
-/* --- what this node knows
- * -------------------------------------------------------------------------------- */
+/* --- what this node knows ------------------------------------------------------------------- */
 
 static enum core_lock_mode mode_of(const struct claim *holder)
 {

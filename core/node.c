@@ -18,8 +18,7 @@
  * can wait for the next turn. */
 #define PASSES_MAX 8
 
-/* --- raft's world -------------------------------------------------------------------------------
- */
+/* --- raft's world --------------------------------------------------------------------------- */
 
 static void on_append(void *ctx, uint64_t gen, struct raft_entry *const *entries, size_t count)
 {
@@ -109,8 +108,7 @@ static void on_snapshot_write(void *ctx, const struct raft_msg *msg)
 	compaction_receive(ctx, msg);
 }
 
-/* --- the state machine's news
- * ----------------------------------------------------------------------- */
+/* --- the state machine's news --------------------------------------------------------------- */
 
 static void on_result(void *ctx, uint64_t incarnation, uint64_t seq, enum status st, uint64_t token)
 {
@@ -142,8 +140,7 @@ static void on_session(void *ctx, const struct session *s, enum session_event wh
 	lease_session_event(ctx, s, what);
 }
 
-/* --- what the parts share
- * ------------------------------------------------------------------------------ */
+/* --- what the parts share ------------------------------------------------------------------- */
 
 /* splitmix64 (Steele, Lea, Flood, 2014). */
 uint64_t node_draw(struct node *n)
@@ -187,9 +184,7 @@ void node_restored(struct node *n)
 	}
 }
 
-/* --- life
- * ------------------------------------------------------------------------------------------------
- */
+/* --- life ----------------------------------------------------------------------------------- */
 
 void node_options_default(struct node_options *o)
 {
@@ -300,8 +295,7 @@ void node_set_now(struct node *n, uint64_t now_ms, uint64_t unix_ms)
 	lease_set_now(n);
 }
 
-/* --- shutdown
- * -------------------------------------------------------------------------------------------- */
+/* --- shutdown ------------------------------------------------------------------------------- */
 
 void node_shutdown(struct node *n, uint32_t max_ms)
 {
@@ -346,9 +340,7 @@ static void shutdown_tick(struct node *n)
 	n->env->stopped(n->env->ctx);
 }
 
-/* --- turns
- * ------------------------------------------------------------------------------------------------
- */
+/* --- turns ---------------------------------------------------------------------------------- */
 
 void node_tick(struct node *n)
 {
@@ -380,9 +372,7 @@ void node_flush(struct node *n)
 	}
 }
 
-/* --- events
- * ------------------------------------------------------------------------------------------------
- */
+/* --- events --------------------------------------------------------------------------------- */
 
 static void on_raft_frame(struct node *n, uint64_t from, struct wire_frame *frame)
 {
@@ -468,8 +458,7 @@ void node_snap_chunk(struct node *n, uint64_t to, uint64_t index, uint64_t offse
 	raft_snapshot_chunk(n->raft, to, index, offset, data, len, total, error);
 }
 
-/* --- what it knows
- * -------------------------------------------------------------------------------------------- */
+/* --- what it knows -------------------------------------------------------------------------- */
 
 const struct raft *node_raft(const struct node *n)
 {

@@ -60,8 +60,7 @@ void node_flush(struct node *n);
 /* More work waits although no input did (a snapshot being taken): call node_flush() again soon. */
 bool node_wants_turn(const struct node *n);
 
-/* --- events from the env -------------------------------------------------------------------------
- */
+/* --- events from the env -------------------------------------------------------------------- */
 
 /* A frame's body from the authenticated stream of `from`. Anything is survived. */
 void node_frame(struct node *n, uint64_t from, const void *body, size_t len);
@@ -79,8 +78,7 @@ void node_snap_received(
 void node_snap_chunk(struct node *n, uint64_t to, uint64_t index, uint64_t offset, const void *data,
 	size_t len, uint64_t total, int error);
 
-/* --- the operator
- * ----------------------------------------------------------------------------------- */
+/* --- the operator --------------------------------------------------------------------------- */
 
 /* Is a stream from this id and data directory to be let in? A voter that was let in once is
  * remembered: another directory under its id is refused from then on. */
@@ -96,8 +94,7 @@ void node_change_member(struct node *n, enum raft_change change, uint64_t id, co
  * env->stopped (also when the cluster does not answer for `timeo`, at the latest `max_ms`). */
 void node_shutdown(struct node *n, uint32_t max_ms);
 
-/* --- for tests and reports
- * -------------------------------------------------------------------------- */
+/* --- for tests and reports ------------------------------------------------------------------ */
 
 const struct raft *node_raft(const struct node *n);
 const struct state *node_state(const struct node *n);

@@ -20,8 +20,7 @@
 #include "core/node.h"
 #include "core/wire.h"
 
-/* --- submit: this node's commands
- * ----------------------------------------------------------------- */
+/* --- submit: this node's commands ----------------------------------------------------------- */
 
 /* A command that has not been seen applied. */
 struct pending {
@@ -42,8 +41,7 @@ struct submit {
 	bool retry;           /* it was not ready: send again at the next tick */
 };
 
-/* --- lease: this node's session
- * ---------------------------------------------------------------------- */
+/* --- lease: this node's session ------------------------------------------------------------- */
 
 enum lease_state {
 	LEASE_NONE,    /* no session; an open will be sent when a leader is known */
@@ -75,8 +73,7 @@ struct lease {
 	struct orphan *orphans; /* owned; claims dropped by the resume that is being applied */
 };
 
-/* --- leader: sessions of all nodes
- * ---------------------------------------------------------------------- */
+/* --- leader: sessions of all nodes ---------------------------------------------------------- */
 
 /* What a leader remembers of a session, in its own term only. */
 struct follower_session {
@@ -110,8 +107,7 @@ struct leader {
 	struct keep_alive *keep_alives;    /* utlist by read_id; owned */
 };
 
-/* --- locks: operations under way
- * ------------------------------------------------------------------------ */
+/* --- locks: operations under way ------------------------------------------------------------ */
 
 enum op_state {
 	OP_QUEUED,    /* no session: submitted when there is one */
@@ -152,8 +148,7 @@ struct locks {
 	uint64_t no_space_ms;     /* refused for want of space until then */
 };
 
-/* --- compaction
- * --------------------------------------------------------------------------------------------- */
+/* --- compaction ----------------------------------------------------------------------------- */
 
 struct compaction {
 	struct state_snapshot *taking; /* owned; NULL: none is being taken */
@@ -168,9 +163,7 @@ struct compaction {
 	bool reset_due; /* the log on disk is to be restarted behind it */
 };
 
-/* --- members
- * --------------------------------------------------------------------------------------------------
- */
+/* --- members -------------------------------------------------------------------------------- */
 
 struct member_request {
 	uint64_t request;
@@ -189,9 +182,7 @@ struct member_request {
 	struct member_request *prev, *next;
 };
 
-/* --- contacts
- * --------------------------------------------------------------------------------------------------
- */
+/* --- contacts ------------------------------------------------------------------------------- */
 
 struct contact {
 	uint64_t id; /* not in the configuration */
@@ -200,9 +191,7 @@ struct contact {
 	struct contact *prev, *next; /* node->contacts */
 };
 
-/* --- admission
- * --------------------------------------------------------------------------------------------------
- */
+/* --- admission ------------------------------------------------------------------------------ */
 
 /* Whose directory a node id is, although no applied entry has said so yet. */
 struct owner {

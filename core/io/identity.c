@@ -34,8 +34,7 @@ bool identity_addr_valid(const char *addr)
 	return *end == '\0' && port >= 1 && port <= 65535;
 }
 
-/* --- servers
- * -------------------------------------------------------------------------------------- */
+/* --- servers -------------------------------------------------------------------------------- */
 
 static int add_server(struct raft_config *c, uint64_t id, const char *addr, bool voter)
 {
@@ -88,8 +87,7 @@ int identity_parse_servers(
 	return 0;
 }
 
-/* --- the file
- * ----------------------------------------------------------------------------------------- */
+/* --- the file ------------------------------------------------------------------------------- */
 
 static int hex_decode(const char *hex, uint8_t *out, size_t bytes)
 {

@@ -152,8 +152,7 @@ void members_http_request(struct node *n, struct peers_request *r, const char *m
 	cJSON_Delete(root);
 }
 
-/* --- joining
- * --------------------------------------------------------------------------------------- */
+/* --- joining -------------------------------------------------------------------------------- */
 
 /* One server of the answer. -EBADMSG */
 static int parse_server(const cJSON *row, struct raft_server *ret_server)

@@ -51,8 +51,7 @@ struct server {
 	void *closed_ctx;
 };
 
-/* --- the env: node -> world ---------------------------------------------------------------------
- */
+/* --- the env: node -> world ----------------------------------------------------------------- */
 
 static void env_log_append(void *ctx, uint64_t gen, struct raft_entry *const *entries, size_t n)
 {
@@ -185,8 +184,7 @@ static void make_env(struct server *s)
 	};
 }
 
-/* --- events: world -> node -----------------------------------------------------------------------
- */
+/* --- events: world -> node ------------------------------------------------------------------ */
 
 void server_input(struct server *s)
 {
@@ -302,8 +300,7 @@ static void on_request(void *ctx, struct peers_request *r, const char *method, c
 	members_http_request(s->node, r, method, path, body, len);
 }
 
-/* --- turns
- * -------------------------------------------------------------------------------------------- */
+/* --- turns ---------------------------------------------------------------------------------- */
 
 static void on_more(uv_idle_t *handle)
 {
@@ -366,8 +363,7 @@ static void start_turns(struct server *s)
 	(void)uv_prepare_start(&s->before_poll, on_before_poll);
 }
 
-/* --- start: who we are
- * ----------------------------------------------------------------------------------- */
+/* --- start: who we are ---------------------------------------------------------------------- */
 
 static int read_secret(struct server *s, char *err, size_t err_size)
 {
@@ -501,8 +497,7 @@ static int find_identity(struct server *s, char *err, size_t err_size)
 	return rc;
 }
 
-/* --- start: what the disk has
- * ----------------------------------------------------------------------------- */
+/* --- start: what the disk has --------------------------------------------------------------- */
 
 static int open_log(struct server *s, struct wal_recovered *rec, char *err, size_t err_size)
 {
@@ -635,8 +630,7 @@ static int open_storage(struct server *s, char *err, size_t err_size)
 	return rc;
 }
 
-/* --- start: the others
- * --------------------------------------------------------------------------------------- */
+/* --- start: the others ---------------------------------------------------------------------- */
 
 static int open_peers(struct server *s, char *err, size_t err_size)
 {
@@ -718,9 +712,7 @@ uint64_t server_id(const struct server *s)
 	return s->identity.id;
 }
 
-/* --- end
- * ----------------------------------------------------------------------------------------------------
- */
+/* --- end ------------------------------------------------------------------------------------ */
 
 void server_shutdown(struct server *s, uint32_t max_ms)
 {

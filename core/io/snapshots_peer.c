@@ -192,8 +192,7 @@ void snapshots_receive(struct snapshots *s, uint64_t from, uint64_t index, uint6
 	snap_chunks_run(s);
 }
 
-/* --- sending -----------------------------------------------------------------------------------
- */
+/* --- sending -------------------------------------------------------------------------------- */
 
 struct read_job {
 	struct snap_job job;

@@ -87,8 +87,7 @@ void wal_set_low(struct wal *w, bool low)
 	wal_ring(w);
 }
 
-/* --- the terms of the log, for truncations ------------------------------------------------------
- */
+/* --- the terms of the log, for truncations -------------------------------------------------- */
 
 static void runs_append(struct wal *w, uint64_t index, uint64_t term)
 {
@@ -123,8 +122,7 @@ static void runs_compact(struct wal *w, uint64_t index)
 	memmove(w->runs, w->runs + n, w->n_runs * sizeof(*w->runs));
 }
 
-/* --- the queue
- * ------------------------------------------------------------------------------------ */
+/* --- the queue ------------------------------------------------------------------------------ */
 
 static struct wal_job *job_new(enum wal_job_kind kind, uint64_t a, uint64_t b, size_t n)
 {
@@ -216,8 +214,7 @@ void wal_stats(const struct wal *w, struct wal_stats *ret_stats)
 	};
 }
 
-/* --- results, on the loop
- * -------------------------------------------------------------------------- */
+/* --- results, on the loop ------------------------------------------------------------------- */
 
 /* What the appends seen so far made durable, told once. */
 struct told {
@@ -355,8 +352,7 @@ void wal_close(struct wal *w, void (*closed)(void *ctx), void *ctx)
 	push(w, job_new(WAL_JOB_CLOSE, 0, 0, 0));
 }
 
-/* --- create
- * ------------------------------------------------------------------------------------------ */
+/* --- create --------------------------------------------------------------------------------- */
 
 #define NEW_LOG "log.new"
 
@@ -461,8 +457,7 @@ static int wal_create(struct wal *w, struct wal_error *e)
 	return rc == 0 ? wal_dir_sync(&w->dir, e) : rc;
 }
 
-/* --- open
- * ---------------------------------------------------------------------------------------------- */
+/* --- open ----------------------------------------------------------------------------------- */
 
 static int check_exists(struct wal *w, struct wal_error *e)
 {

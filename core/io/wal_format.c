@@ -70,8 +70,7 @@ void wal_spare_name(uint64_t number, char ret_name[WAL_NAME_BYTES])
 	(void)snprintf(ret_name, WAL_NAME_BYTES, "log/spare-%" PRIu64 ".seg", number);
 }
 
-/* --- segment headers ---------------------------------------------------------------------------
- */
+/* --- segment headers ------------------------------------------------------------------------ */
 
 uint64_t wal_header_encode(const struct wal_header *h, uint8_t *buf)
 {
@@ -112,8 +111,7 @@ bool wal_header_decode(const uint8_t *buf, struct wal_header *ret_header, uint64
 	return true;
 }
 
-/* --- records ------------------------------------------------------------------------------------
- */
+/* --- records -------------------------------------------------------------------------------- */
 
 size_t wal_record_size(uint32_t len)
 {
@@ -159,8 +157,7 @@ bool wal_record_whole(const struct wal_record *r, const uint8_t *buf)
 	return XXH3_64bits_withSeed(buf + 8, WAL_RECORD_BYTES - 8 + r->len, r->prev) == r->sum;
 }
 
-/* --- vote and mark
- * -------------------------------------------------------------------------------- */
+/* --- vote and mark -------------------------------------------------------------------------- */
 
 static const char *twin_name(enum wal_twin_kind kind)
 {

@@ -155,8 +155,7 @@ int wal_twin_create(const struct wal_dir *dir, enum wal_twin_kind kind,
 int wal_twin_write(struct wal_twin *t, enum wal_twin_kind kind, const uint64_t v[WAL_TWIN_VALUES],
 	struct wal_error *e);
 
-/* --- the keeper (wal_keeper.c) ------------------------------------------------------------------
- */
+/* --- the keeper (wal_keeper.c) -------------------------------------------------------------- */
 
 /* A place in the log: the end of a record, and its checksum. */
 struct wal_place {
@@ -229,8 +228,7 @@ int wal_make_zeroed(const struct wal_dir *dir, const char *name, uint64_t bytes,
 /* Bring the reserve to `bytes`. */
 int wal_reserve_resize(const struct wal_dir *dir, uint64_t bytes, struct wal_error *e);
 
-/* --- the writer (wal_writer.c) -------------------------------------------------------------------
- */
+/* --- the writer (wal_writer.c) -------------------------------------------------------------- */
 
 enum wal_job_kind {
 	WAL_JOB_APPEND,
@@ -279,8 +277,7 @@ struct wal_writer {
 void wal_writer_add_live(struct wal_writer *wr, uint64_t max_index);
 int wal_writer_start(struct wal *w);
 
-/* --- the whole
- * -------------------------------------------------------------------------------------- */
+/* --- the whole ------------------------------------------------------------------------------ */
 
 /* Indexes from `first` on have `term`, up to the next run. */
 struct wal_run {

@@ -337,8 +337,7 @@ static int keeper_restore(struct wal *w, struct wal_error *e)
 	return rc;
 }
 
-/* --- the thread ---------------------------------------------------------------------------------
- */
+/* --- the thread ----------------------------------------------------------------------------- */
 
 static int keeper_do(struct wal *w, enum step step, struct wal_error *e)
 {
@@ -439,8 +438,7 @@ void wal_keeper_stop(struct wal *w)
 	k->n_ready = 0;
 }
 
-/* --- what the writer calls
- * ------------------------------------------------------------------------ */
+/* --- what the writer calls ------------------------------------------------------------------ */
 
 void wal_keeper_synced(struct wal *w, const struct wal_place *place)
 {

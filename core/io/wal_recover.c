@@ -21,8 +21,7 @@
 
 #define WINDOW_BYTES (4u << 20)
 
-/* --- a window on a file ------------------------------------------------------------------------
- */
+/* --- a window on a file --------------------------------------------------------------------- */
 
 struct window {
 	const struct wal_file *file;
@@ -95,8 +94,7 @@ static int window_record(struct window *win, uint64_t number, uint64_t offset,
 	return 0;
 }
 
-/* --- the entries -------------------------------------------------------------------------------
- */
+/* --- the entries ---------------------------------------------------------------------------- */
 
 struct recovery {
 	struct wal *w;
@@ -189,8 +187,7 @@ static int fold_record(struct recovery *rec, const struct wal_record *record, co
 	}
 }
 
-/* --- one segment --------------------------------------------------------------------------------
- */
+/* --- one segment ---------------------------------------------------------------------------- */
 
 static void note_mark(struct recovery *rec)
 {
@@ -364,8 +361,7 @@ static int read_segment(struct recovery *rec, uint64_t number, bool *ret_used, s
 	return rc;
 }
 
-/* --- the end ------------------------------------------------------------------------------------
- */
+/* --- the end -------------------------------------------------------------------------------- */
 
 /*
  * A segment after the last one that is in use: prepared, or begun by a write that
@@ -492,8 +488,7 @@ static int judge_tail(struct recovery *rec, struct wal_error *e)
 	return rc < 0 ? rc : wal_file_sync(&rec->file, e);
 }
 
-/* --- the directory
- * -------------------------------------------------------------------------------- */
+/* --- the directory -------------------------------------------------------------------------- */
 
 static int by_number(const void *a, const void *b)
 {
@@ -643,8 +638,7 @@ static int read_all(struct recovery *rec, struct wal_error *e)
 	return rc == 0 ? wal_dir_sync_log(&w->dir, e) : rc;
 }
 
-/* --- the whole
- * ------------------------------------------------------------------------------------ */
+/* --- the whole ------------------------------------------------------------------------------ */
 
 static int read_vote(struct recovery *rec, struct wal_error *e)
 {

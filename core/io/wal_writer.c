@@ -79,8 +79,7 @@ static int writer_flush(struct wal *w, struct wal_error *e)
 	return 0;
 }
 
-/* --- segments ----------------------------------------------------------------------------------
- */
+/* --- segments ------------------------------------------------------------------------------- */
 
 void wal_writer_add_live(struct wal_writer *wr, uint64_t max_index)
 {
@@ -150,8 +149,7 @@ static int writer_turn_over(struct wal *w, const struct wal_job *reset, struct w
 	return 0;
 }
 
-/* --- records ------------------------------------------------------------------------------------
- */
+/* --- records -------------------------------------------------------------------------------- */
 
 static int writer_record(struct wal *w, struct wal_record *r, const void *data, struct wal_error *e)
 {
@@ -274,8 +272,7 @@ static int writer_run(struct wal *w, const struct wal_job *job, struct wal_error
 	UNREACHABLE();
 }
 
-/* --- the thread
- * ----------------------------------------------------------------------------------- */
+/* --- the thread ----------------------------------------------------------------------------- */
 
 /* All that has queued up; waits for something. */
 static struct wal_job *writer_take(struct wal *w)

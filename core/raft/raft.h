@@ -265,8 +265,7 @@ int raft_read_index(struct raft *r, uint64_t read_id);
 /* The disk is nearly full: hand leadership over if possible and refuse proposals. */
 void raft_set_readonly(struct raft *r, bool readonly, uint64_t now_ms);
 
-/* --- what it knows ------------------------------------------------------------------------------
- */
+/* --- what it knows -------------------------------------------------------------------------- */
 
 enum raft_role raft_role(const struct raft *r);
 uint64_t raft_term(const struct raft *r);

@@ -108,8 +108,7 @@ void core_lock_holders(struct core *c, struct core_name name,
  * borrowed until the next call. */
 bool core_lock_next(struct core *c, uint64_t *cursor, struct core_name *ret_name);
 
-/* --- what happens to a front-end ----------------------------------------------------------------
- */
+/* --- what happens to a front-end ------------------------------------------------------------ */
 
 struct core_listener {
 	void *ctx;
@@ -124,8 +123,7 @@ struct core_listener {
 
 void core_listen(struct core *c, const struct core_listener *l);
 
-/* --- reports
- * --------------------------------------------------------------------------------------- */
+/* --- reports -------------------------------------------------------------------------------- */
 
 enum core_report {
 	CORE_REPORT_RAFT,
@@ -141,8 +139,7 @@ const char *core_report_name(enum core_report r);
 /* JSON text with a newline at the end, from local memory. The caller frees it. */
 char *core_report(struct core *c, enum core_report r);
 
-/* --- limits for statfs
- * ------------------------------------------------------------------------------- */
+/* --- limits for statfs ---------------------------------------------------------------------- */
 
 struct core_usage {
 	uint64_t locks;

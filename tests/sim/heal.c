@@ -130,7 +130,7 @@ static void stay_quiet(struct sim *s)
 	if (cluster_leader(s) == NULL || raft_term(node_raft(cluster_leader(s)->node)) != term) {
 		sim_fail(s, "stability", "a new election although nothing was in the way");
 	}
-	settle(s, "ghosts", 500); /* an entry of a late promotion may be on its way */
+	settle(s, "ghosts", SETTLE_MS); /* somebody may just have lost patience */
 }
 
 static void let_go(struct sim *s)

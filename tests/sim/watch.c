@@ -7,7 +7,7 @@
  *   election safety        one leader a term
  *   leader append-only     a leader truncates nothing
  *   log matching           the same index and term: the same entry, and the same before it
- *   leader completeness    who begins to lead has every entry committed in a former term
+ *   leader completeness    who begins to lead has every entry that was committed in a former term
  *   state machine safety   the same index applied: the same state
  *   commitment             what one node knows as committed, no node knows otherwise, ever
  *   one vote a term        also over crashes; and only a durable vote is sent
@@ -31,8 +31,9 @@ struct fork {
 struct row {
 	struct fork *forks; /* owned: one a term */
 	size_t n_forks;
-	uint64_t term;  /* of the committed entry */
-	uint64_t chain; /* of the committed entry; 0: none is known */
+	uint64_t term;         /* of the committed entry */
+	uint64_t chain;        /* of the committed entry; 0: none is known */
+	uint64_t committed_in; /* the term of whoever knew that first */
 	uint64_t digest;
 	bool applied; /* digest is the state's after this entry */
 };
@@ -225,7 +226,8 @@ static void check_completeness(struct sim_node *n, uint64_t term)
 	const struct watch_log *l = &n->watch.log;
 	uint64_t index = s->watch->committed;
 
-	while (index > 0 && row_at(s, index)->term >= term) {
+	/* Votes for a leader may arrive when there is a later one, which has committed more. */
+	while (index > 0 && row_at(s, index)->committed_in >= term) {
 		index--;
 	}
 	if (index <= l->prev_index) {
@@ -282,6 +284,7 @@ static void commit_one(struct sim_node *n, uint64_t index)
 	if (row->chain == 0) {
 		row->chain = log_chain(l, index);
 		row->term = l->term[index - l->prev_index - 1];
+		row->committed_in = raft_term(node_raft(n->node));
 		s->watch->committed = MAX(s->watch->committed, index);
 	} else if (row->chain != log_chain(l, index)) {
 		sim_fail(s, "commitment",

@@ -56,8 +56,7 @@ bool rng_permille(struct rng *r, unsigned permille)
 	return rng_below(r, 1000) < permille;
 }
 
-/* --- the queue: a binary heap ------------------------------------------------------------------
- */
+/* --- the queue: a binary heap --------------------------------------------------------------- */
 
 static bool comes_before(const struct sim_event *a, const struct sim_event *b)
 {
@@ -148,8 +147,7 @@ struct sim_event *sim_at(struct sim *s, uint64_t at_us, uint64_t node,
 	return e;
 }
 
-/* --- time ---------------------------------------------------------------------------------------
- */
+/* --- time ----------------------------------------------------------------------------------- */
 
 static bool event_is_stale(const struct sim *s, const struct sim_event *e)
 {

@@ -268,9 +268,7 @@ static void upgrade_renews_the_token_and_downgrade_keeps_it(void **state)
 	assert_true(f->token > exclusive);
 }
 
-/* --- interrupts: EINTR means that the call took nothing
- * -------------------------------------------
- */
+/* --- interrupts: EINTR means that the call took nothing ------------------------------------- */
 
 static void cancel_after_the_grant_gives_the_lock_to_the_next(void **state)
 {

@@ -3,8 +3,7 @@
  */
 #include "snapshots_fixture.h"
 
-/* --- damage
- * -------------------------------------------------------------------------------------------- */
+/* --- damage --------------------------------------------------------------------------------- */
 
 static void any_flipped_bit_is_found(void **state)
 {
@@ -151,8 +150,7 @@ static void leftovers_are_removed_and_strangers_left_alone(void **state)
 	free(file);
 }
 
-/* --- failing disks
- * ------------------------------------------------------------------------------------- */
+/* --- failing disks -------------------------------------------------------------------------- */
 
 static void a_failing_sync_of_the_file_is_the_end(void **state)
 {

@@ -415,8 +415,7 @@ static inline void assert_damaged(struct node *n, const char *name)
 	assert_non_null(strstr(n->err, "offset "));
 }
 
-/* --- fixture ------------------------------------------------------------------------------------
- */
+/* --- fixture -------------------------------------------------------------------------------- */
 
 static inline void init_node(struct fixture *f, struct node *n, const char *name)
 {

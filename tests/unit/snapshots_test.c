@@ -3,8 +3,7 @@
  */
 #include "snapshots_fixture.h"
 
-/* --- own snapshots -------------------------------------------------------------------------------
- */
+/* --- own snapshots -------------------------------------------------------------------------- */
 
 static void a_new_directory_has_no_snapshot(void **state)
 {
@@ -165,8 +164,7 @@ static void closing_gives_up_what_is_being_written(void **state)
 	assert_int_equal(count_files(&f->ours), 0);
 }
 
-/* --- from node to node
- * ------------------------------------------------------------------------------ */
+/* --- from node to node ---------------------------------------------------------------------- */
 
 static void a_snapshot_is_transferred_chunk_by_chunk(void **state)
 {

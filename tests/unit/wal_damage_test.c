@@ -127,8 +127,7 @@ static void put_back(const struct log *l, const char *from)
 		sh("rm -rf '%s'/* && cp -a '%s.%s'/. '%s'", l->dir, l->dir, from, l->dir), 0);
 }
 
-/* --- the table ---------------------------------------------------------------------------------
- */
+/* --- the table ------------------------------------------------------------------------------ */
 
 /* The stopped log under test: segments 1 to 5, of which 5 is the last, 6 and 7 prepared. The last
  * record lies at `last_at`; the last batch has `last_batch` entries. */
@@ -599,8 +598,7 @@ static void any_damage_is_refused_or_harmless(void **state)
 	assert_true(refused > 50);
 }
 
-/* --- crashes
- * -------------------------------------------------------------------------------------- */
+/* --- crashes -------------------------------------------------------------------------------- */
 
 /* Of what lies between the images `a` and `b` of a file, some sectors were written, some not, some
  * in part. */

@@ -670,8 +670,7 @@ static void random_bytes_are_survived(void **state)
 	}
 }
 
-/* --- memory ------------------------------------------------------------------------------------
- */
+/* --- memory --------------------------------------------------------------------------------- */
 
 /* Two bytes on the wire, an empty entry, are more than a hundred in memory. */
 static void a_frame_cannot_ask_for_any_amount_of_memory(void **state)
