@@ -112,7 +112,7 @@ report_meson() {
 	local test label result
 
 	while IFS= read -r test; do
-		label=$(jq -r '"\(.suite[0] | sub("^[^:]*:"; "")): \(.name) (\(.duration * 10 | round / 10) s"' \
+		label=$(jq -r '"\(.name | sub("^[^:]*:"; "") | sub(" / "; ": ")) (\(.duration * 10 | round / 10) s"' \
 			<<<"$test")
 		label+=", $1)"
 		result=$(jq -r .result <<<"$test")
@@ -129,17 +129,18 @@ report_meson() {
 
 run_meson() { # SUITE NAME
 	local build log
-	local -a names=() sizes
+	local -a names
 
-	[ -z "$2" ] || names=("$2")
 	for build in ${builds[@]+"${builds[@]}"}; do
-		sizes=()
-		if is_sanitized "$build"; then
-			sizes=(COORDFS_SIM_SEEDS="${COORDFS_SIM_SEEDS:-60}")
+		names=()
+		if [ -n "$2" ]; then
+			names=("$2")
+		elif [ "$1" = sim ] && is_sanitized "$build"; then
+			names=(sim_scenarios sim_replay sim_seeds) # the thousands of seeds run without sanitizers
 		fi
 		log=$build/meson-logs/$1.json
 		rm -f "$log"
-		env ${sizes[@]+"${sizes[@]}"} meson test -C "$build" --no-rebuild --suite "$1" --logbase "$1" \
+		meson test -C "$build" --no-rebuild --suite "$1" --logbase "$1" \
 			${names[@]+"${names[@]}"} >"$scratch/out" 2>&1 || true # the log tells, test by test
 		if [ -s "$log" ]; then
 			report_meson "$build" "$log"
