@@ -102,25 +102,61 @@ void leader_role_changed(struct node *n)
 
 /* --- commands --------------------------------------------------------------------------------- */
 
-/* A peer's command is looked at first: one that cannot be applied would stop every node. */
-static int append(struct node *n, uint64_t from, const ProtobufCBinaryData *command)
+/* Does the command say the same of itself as the frame it came in and the stream that brought it?
+ */
+static bool is_of(const struct node *n, uint64_t from, const struct state_origin *said,
+	const struct state_origin *is)
 {
-	uint64_t index; /* not needed: the result is seen when the entry is applied */
-	int rc = from == n->o.raft.id ? 0 : state_vet(command->data, command->len);
+	const struct session *s;
 
+	if (said->seq != 0) {
+		return is->session == said->session && is->incarnation == said->incarnation &&
+		       is->seq == said->seq;
+	}
+	if (is->seq != 0 || is->session == 0) {
+		return is->seq == 0 && is->node == from;
+	}
+	s = state_session(n->state, is->session);
+	return s == NULL || s->node == from;
+}
+
+/* A peer's command is looked at first: one that cannot be applied would stop every node. */
+static int vet(const struct node *n, uint64_t from, const ProtobufCBinaryData *command,
+	const struct state_origin *said)
+{
+	struct state_origin is = {0};
+	int rc;
+
+	if (from == n->o.raft.id) {
+		return 0;
+	}
+	rc = state_vet(command->data, command->len, &is);
+	if (rc == 0 && !is_of(n, from, said, &is)) {
+		rc = -EPERM;
+	}
 	if (rc < 0) {
 		TRACE(&n->o.raft.trace, TRACE_ERROR, "command.refused",
 			"from=%" PRIu64 " error=%d text=\"is that node of another release?\"", from,
 			-rc);
-		return rc;
 	}
-	return raft_propose(n->raft, command->data, command->len, &index);
+	return rc;
+}
+
+static int append(struct node *n, uint64_t from, const ProtobufCBinaryData *command,
+	const struct state_origin *said)
+{
+	uint64_t index; /* not needed: the result is seen when the entry is applied */
+	int rc = vet(n, from, command, said);
+
+	return rc < 0 ? rc : raft_propose(n->raft, command->data, command->len, &index);
 }
 
 static void take_unsequenced(struct node *n, uint64_t from, const Wire__Propose *p)
 {
+	const struct state_origin said = {0};
+
 	for (size_t i = 0; i < p->n_commands; i++) {
-		if (append(n, from, &p->commands[i]) < 0) {
+		if (append(n, from, &p->commands[i], &said) < 0) {
 			return; /* its sender sends it again */
 		}
 	}
@@ -134,15 +170,18 @@ static void take_sequenced(
 		return;
 	}
 	for (size_t i = 0; i < p->n_commands; i++) {
+		const struct state_origin said = {.session = p->session,
+			.incarnation = p->incarnation,
+			.seq = p->first_seq + i};
 		int rc;
 
-		if (p->first_seq + i <= f->appended_seq) {
+		if (said.seq <= f->appended_seq) {
 			if (NODE_PLANTED(PLANT_RESEND_UNDEDUPED)) {
-				(void)append(n, from, &p->commands[i]); /* as it must not */
+				(void)append(n, from, &p->commands[i], &said); /* as it must not */
 			}
 			continue;
 		}
-		rc = append(n, from, &p->commands[i]);
+		rc = append(n, from, &p->commands[i], &said);
 		if (rc == -EAGAIN || rc == -ENOBUFS || rc == -ENOSPC) {
 			refuse(n, from, p, 0, rc != -ENOSPC); /* for now */
 		}

@@ -156,33 +156,40 @@ static int command_check(const Wire__Command *cmd)
 	return cmd->op_case == WIRE__COMMAND__OP__NOT_SET ? -EBADMSG : 0;
 }
 
-int state_vet(const void *command, size_t len)
+static struct state_origin origin_of(const Wire__Command *cmd)
+{
+	switch (cmd->op_case) {
+	case WIRE__COMMAND__OP_SESSION_OPEN:
+		return (struct state_origin){.node = cmd->session_open->node};
+	case WIRE__COMMAND__OP_SESSION_END:
+		return (struct state_origin){.session = cmd->session_end->session,
+			.incarnation = cmd->session_end->incarnation};
+	case WIRE__COMMAND__OP_LOCK_ACQUIRE:
+	case WIRE__COMMAND__OP_LOCK_CANCEL:
+	case WIRE__COMMAND__OP_LOCK_RELEASE:
+	case WIRE__COMMAND__OP_LOCK_SET_VALUE:
+	case WIRE__COMMAND__OP__NOT_SET:
+	case _WIRE__COMMAND__OP__CASE_IS_INT_SIZE:
+		break;
+	}
+	return (struct state_origin){
+		.session = cmd->session, .incarnation = cmd->incarnation, .seq = cmd->seq};
+}
+
+int state_vet(const void *command, size_t len, struct state_origin *ret_origin)
 {
 	struct scratch scratch;
+	Wire__Command *cmd;
 	int rc;
 
 	scratch_init(&scratch);
-	rc = command_check(wire__command__unpack(&scratch.allocator, len, command));
-	scratch_fini(&scratch);
-	return rc;
-}
-
-bool state_names_owner(const void *command, size_t len, uint64_t *ret_node, uint8_t ret_uuid[16])
-{
-	struct scratch scratch;
-	const Wire__Command *cmd;
-	bool names;
-
-	scratch_init(&scratch);
 	cmd = wire__command__unpack(&scratch.allocator, len, command);
-	names = command_check(cmd) == 0 && cmd->op_case == WIRE__COMMAND__OP_SESSION_OPEN &&
-		cmd->session_open->uuid.len == STATE_UUID_BYTES;
-	if (names) {
-		*ret_node = cmd->session_open->node;
-		memcpy(ret_uuid, cmd->session_open->uuid.data, STATE_UUID_BYTES);
+	rc = command_check(cmd);
+	if (rc == 0) {
+		*ret_origin = origin_of(cmd);
 	}
 	scratch_fini(&scratch);
-	return names;
+	return rc;
 }
 
 int state_apply(struct state *s, uint64_t index, const void *command, size_t len)

@@ -97,9 +97,17 @@ void state_set_hooks(struct state *s, const struct state_hooks *hooks);
  * -EPROTO       of a newer format than this program knows; the node stops and says so
  */
 int state_apply(struct state *s, uint64_t index, const void *command, size_t len);
+/* Whose command it says it is. */
+struct state_origin {
+	uint64_t session; /* that it is of, or that it ends; 0: SessionOpen */
+	uint64_t incarnation;
+	uint64_t seq;  /* 0: SessionOpen, SessionEnd */
+	uint64_t node; /* SessionOpen: for which node; else 0 */
+};
+
 /* Would state_apply() take it? What it refuses must not get into the log: every node would stop
  * there. The same errors. */
-int state_vet(const void *command, size_t len);
+int state_vet(const void *command, size_t len, struct state_origin *ret_origin);
 /* Is it an open of a session that names a data directory, and which? */
 bool state_names_owner(const void *command, size_t len, uint64_t *ret_node, uint8_t ret_uuid[16]);
 /* Entries that are no commands move the index on. */
