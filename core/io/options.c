@@ -230,6 +230,11 @@ static int check(const struct options *o)
 	if (o->server.node.raft.heartbeat_ms * 2 > o->server.node.raft.election_timeout_ms) {
 		return usage("--election-timeout must be at least twice the --heartbeat", "");
 	}
+	if (o->server.node.raft.election_timeout_ms * 3 > o->server.node.ttl_ms) {
+		return usage("--ttl must be at least three times the --election-timeout: sessions "
+			     "must outlive an election",
+			"");
+	}
 	return -1;
 }
 
