@@ -121,8 +121,10 @@ void net_send(struct sim *s, uint64_t from, uint64_t to, const void *frame, size
 		return;
 	}
 	l = &s->net.link[from][to];
-	SIM_TRACE(s, from, "net.send", "to=%" PRIu64 " %s bytes=%zu%s", to,
-		frame_name(body[0] >> 3), body_len, l->cut ? " into a cut" : "");
+	if (s->options.print) { /* too many for a tail */
+		SIM_TRACE(s, from, "net.send", "to=%" PRIu64 " %s bytes=%zu%s", to,
+			frame_name(body[0] >> 3), body_len, l->cut ? " into a cut" : "");
+	}
 	if (s->net.loss_permille > 0 && rng_permille(&s->rng, s->net.loss_permille)) {
 		return;
 	}
