@@ -192,6 +192,24 @@ int state_vet(const void *command, size_t len, struct state_origin *ret_origin)
 	return rc;
 }
 
+bool state_names_owner(const void *command, size_t len, uint64_t *ret_node, uint8_t ret_uuid[16])
+{
+	struct scratch scratch;
+	const Wire__Command *cmd;
+	bool names;
+
+	scratch_init(&scratch);
+	cmd = wire__command__unpack(&scratch.allocator, len, command);
+	names = command_check(cmd) == 0 && cmd->op_case == WIRE__COMMAND__OP_SESSION_OPEN &&
+		cmd->session_open->uuid.len == STATE_UUID_BYTES;
+	if (names) {
+		*ret_node = cmd->session_open->node;
+		memcpy(ret_uuid, cmd->session_open->uuid.data, STATE_UUID_BYTES);
+	}
+	scratch_fini(&scratch);
+	return names;
+}
+
 int state_apply(struct state *s, uint64_t index, const void *command, size_t len)
 {
 	struct scratch scratch;
