@@ -96,6 +96,22 @@ static void op_succeed(struct lock_op *op)
 	op_free(op);
 }
 
+/*
+ * A conversion that failed may have cost the lock it came from. Refused by the log: the table says.
+ * Given up by us: its cancel undoes whatever it comes to, and with it the lock that it converts; a
+ * request for the mode that is held already changes nothing.
+ */
+static enum core_lock_mode held_after(const struct lock_op *op, enum status st)
+{
+	const struct lock_handle *h = op->h;
+	enum core_lock_mode asked = op->shared ? CORE_SHARED : CORE_EXCLUSIVE;
+
+	if (st != ST_CANCELLED && st != ST_TIMEOUT) {
+		return core_lock_held(op->fs->o.core, h->owner, NULL);
+	}
+	return h->held == asked ? h->held : CORE_FREE;
+}
+
 static void flock_failed(struct lock_op *op, enum status st)
 {
 	struct lock_handle *h = op->h;
@@ -105,8 +121,7 @@ static void flock_failed(struct lock_op *op, enum status st)
 		return;
 	}
 	if (!h->lost && h->held != CORE_FREE) {
-		/* A conversion that failed may have cost the lock it came from. */
-		lock_handle_holds(op->fs, h, core_lock_held(op->fs->o.core, h->owner, NULL));
+		lock_handle_holds(op->fs, h, held_after(op, st));
 	}
 	/* Decided by the log, and nothing is held: a close has nothing to give up. */
 	h->known = st != ST_BUSY || h->held != CORE_FREE;
