@@ -699,8 +699,10 @@ void take_snapshot(struct fixture *f, uint64_t id)
 	while (gone < s->n_entries && s->entries[gone]->index < first) {
 		raft_entry_unref(s->entries[gone++]);
 	}
-	s->n_entries -= gone;
-	memmove(s->entries, s->entries + gone, s->n_entries * sizeof s->entries[0]);
+	if (gone > 0) {
+		s->n_entries -= gone;
+		memmove(s->entries, s->entries + gone, s->n_entries * sizeof s->entries[0]);
+	}
 }
 
 void tell(struct fixture *f, uint64_t to, struct raft_msg msg)
