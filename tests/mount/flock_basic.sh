@@ -13,7 +13,7 @@ cluster_up 3
 battery() {
 	local a=$1 b=$2
 
-	# `say` shows the exit status of each step, and nothing of paths that differ.
+	# Shows the exit status of each step, and nothing of paths that differ.
 	step() {
 		local rc=0
 		"$@" || rc=$?
@@ -42,7 +42,7 @@ battery() {
 		flock -u 9
 		echo "upgrade alone: $(step soon -x 8) then a reader: $(step flock -s -n 9)"
 		flock -s 8
-		echo "downgrade: $(step flock -s -n 9) then a writer: $(step flock -n "$b" true)"
+		echo "downgrade: $(step soon -s 9) then a writer: $(step flock -n "$b" true)"
 	)
 	(
 		exec 9>"$a"
@@ -63,6 +63,7 @@ battery() {
 	(
 		exec 9>"$a"
 		flock 9
+		wait_until 5 test -e "$b" # likewise the grant
 		exec 8<"$b"
 		echo "read-only: $(step flock -n 8) $(step flock -n -s 8)"
 		flock -u 9
@@ -185,7 +186,7 @@ python_and_perl_lock_as_the_shell_does() {
 		    except BlockingIOError:
 		        pass
 		fcntl.flock(a, fcntl.LOCK_SH)
-		fcntl.flock(b, fcntl.LOCK_SH | fcntl.LOCK_NB)
+		fcntl.flock(b, fcntl.LOCK_SH)
 		fcntl.flock(a, fcntl.LOCK_UN)
 		fcntl.flock(b, fcntl.LOCK_EX)
 		b.close()
@@ -206,7 +207,7 @@ python_and_perl_lock_as_the_shell_does() {
 	hold a 3 program
 	expect_status 1 python3 -c 'import fcntl, sys
 try:
-    fcntl.flock(open(sys.argv[1]), fcntl.LOCK_EX | fcntl.LOCK_NB)
+    fcntl.flock(open(sys.argv[1], "a"), fcntl.LOCK_EX | fcntl.LOCK_NB)
 except BlockingIOError:
     sys.exit(1)' "$(lock 1 program)"
 	drop a
