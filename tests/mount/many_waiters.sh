@@ -37,7 +37,7 @@ everything_answers() {
 	within 1000 stat "$(mnt 1)/locks"
 	within 1000 cat "$(mnt 1)/status/raft"
 	within 1000 flock -n "$(lock 1 another)" true
-	within 1000 flock -n "$(lock 2 another)" true
+	within 1000 flock -n "$(lock 2 yet_another)" true
 	expect_status 1 timeout 2 flock -n "$(lock 2 crowded)" true
 	expect_status 1 timeout 2 flock -n "$(lock 1 crowded)" true
 }
