@@ -9,6 +9,7 @@
 #include <inttypes.h>
 #include <stdio.h>
 
+#include "core/json.h"
 #include "core/node_internal.h"
 
 /* Rows of status/locks; the total is reported beside them. */
@@ -24,28 +25,11 @@ static void add_u64(cJSON *object, const char *name, uint64_t value)
 	(void)cJSON_AddRawToObject(object, name, text); /* NULL: no memory, the field is missing */
 }
 
-/* Names and commands are bytes: what is not printable ASCII is written as \u00XX, byte by byte. */
 static void add_bytes(cJSON *object, const char *name, const char *bytes, size_t len)
 {
-	static const char hex[] = "0123456789abcdef";
-	char text[CORE_NAME_MAX * 6 + 3];
-	size_t o = 0;
+	char text[JSON_QUOTED_MAX(CORE_NAME_MAX) + 1];
 
-	text[o++] = '"';
-	for (size_t i = 0; i < len && i < CORE_NAME_MAX; i++) {
-		unsigned char b = (unsigned char)bytes[i];
-
-		if (b >= 0x20 && b < 0x7f && b != '"' && b != '\\') {
-			text[o++] = (char)b;
-		} else {
-			memcpy(text + o, "\\u00", 4);
-			text[o + 4] = hex[b >> 4];
-			text[o + 5] = hex[b & 15];
-			o += 6;
-		}
-	}
-	text[o++] = '"';
-	text[o] = '\0';
+	*json_quote(text, bytes, MIN(len, CORE_NAME_MAX)) = '\0';
 	(void)cJSON_AddRawToObject(object, name, text);
 }
 
