@@ -48,6 +48,7 @@ static void lose(struct node *n, const char *why)
 
 	TRACE(&n->o.raft.trace, TRACE_WARN, "session.lost", "session=%" PRIu64 " why=%s",
 		l->session, why);
+	news_session_lost(n, l->session, why);
 	l->state = LEASE_NONE;
 	l->session = 0;
 	l->incarnation = 0;

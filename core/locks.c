@@ -280,6 +280,14 @@ void locks_granted(struct node *n, const struct claim *claim)
 	} /* else it was given up, and its cancel is on the way */
 }
 
+void locks_contended(struct node *n, const struct lock *lock)
+{
+	if (n->listener.contended != NULL) {
+		n->listener.contended(n->listener.ctx,
+			(struct core_name){.bytes = lock->name, .len = lock->name_len});
+	}
+}
+
 /* The operation's command was applied, but only the state after it is known. */
 void locks_restored(struct node *n, struct core_op *op, uint64_t seq)
 {

@@ -65,6 +65,7 @@ static void on_apply(void *ctx, const struct raft_entry *e)
 	case RAFT_CONFIG:
 		state_skip(n->state, e->index);
 		members_applied(n, e->index, e->term);
+		news_members(n, e->index);
 		members_self(n, e->index);
 		break;
 	case RAFT_NOOP:
@@ -89,6 +90,7 @@ static void on_read_ready(void *ctx, uint64_t read_id, uint64_t index, bool ok)
 static void on_role_changed(void *ctx)
 {
 	leader_role_changed(ctx);
+	news_leader(ctx);
 }
 
 static void on_config_changed(void *ctx, const struct raft_config *config)
@@ -127,15 +129,31 @@ static void on_result(void *ctx, uint64_t incarnation, uint64_t seq, enum status
 static void on_granted(void *ctx, const struct lock *lock, const struct claim *claim)
 {
 	locks_granted(ctx, claim);
+	news_lock(ctx, EVENT_GRANTED, lock, claim);
+}
+
+static void on_claimed(void *ctx, const struct lock *lock, const struct claim *claim)
+{
+	news_lock(ctx, claim->token != 0 ? EVENT_GRANTED : EVENT_WAITING, lock, claim);
+	if (claim->token == 0) {
+		locks_contended(ctx, lock);
+	}
+}
+
+static void on_released(void *ctx, const struct lock *lock, const struct claim *claim)
+{
+	news_lock(ctx, claim->token != 0 ? EVENT_RELEASED : EVENT_CANCELLED, lock, claim);
 }
 
 static void on_dropped(void *ctx, const struct lock *lock, const struct claim *claim)
 {
 	lease_dropped(ctx, claim);
+	news_dropped(ctx, lock, claim);
 }
 
 static void on_session(void *ctx, const struct session *s, enum session_event what)
 {
+	news_session(ctx, s, what);
 	leader_session_event(ctx, s, what);
 	lease_session_event(ctx, s, what);
 }
@@ -174,6 +192,7 @@ void node_restored(struct node *n)
 {
 	uint64_t session = n->lease.session;
 
+	news_restored(n);
 	leader_role_changed(n);
 	lease_restored(n);
 	if (session != 0 && n->lease.session == session) {
@@ -218,6 +237,8 @@ static void wire_up(struct node *n)
 		.ctx = n,
 		.result = on_result,
 		.granted = on_granted,
+		.claimed = on_claimed,
+		.released = on_released,
 		.dropped = on_dropped,
 		.session = on_session,
 	};
@@ -252,6 +273,7 @@ int node_new(const struct node_options *o, const struct env *env, const struct n
 		return rc;
 	}
 	admission_learn(n, start->raft.entries, start->raft.n_entries);
+	news_init(n, start->raft.config);
 	contacts_keep_streams(n);
 	self = raft_config_find(start->raft.config, o->raft.id);
 	n->member_seen = self != NULL && (self->voter || start->snapshot);
@@ -272,6 +294,7 @@ void node_free(struct node *n)
 	members_fini(n);
 	contacts_fini(n);
 	admission_fini(n);
+	news_fini(n);
 	raft_free(n->raft);
 	state_free(n->state);
 	wire_buf_fini(&n->out);
@@ -292,6 +315,9 @@ void node_set_now(struct node *n, uint64_t now_ms, uint64_t unix_ms)
 {
 	n->now_ms = MAX(n->now_ms, now_ms);
 	n->unix_ms = unix_ms;
+	if (!n->news.started) {
+		news_started(n);
+	}
 	lease_set_now(n);
 }
 
@@ -369,6 +395,7 @@ void node_flush(struct node *n)
 	}
 	if (!n->failed) {
 		compaction_turn(n);
+		events_wake(&n->news.events);
 	}
 }
 
@@ -450,6 +477,7 @@ void node_vote_durable(struct node *n, uint64_t term, uint64_t vote)
 void node_low_space(struct node *n, bool low)
 {
 	raft_set_readonly(n->raft, low, n->now_ms);
+	news_low_space(n, low);
 }
 
 void node_snap_chunk(struct node *n, uint64_t to, uint64_t index, uint64_t offset, const void *data,

@@ -10,6 +10,7 @@
  *   admission.c  which data directory is let in under which id
  *   contacts.c   streams to those whom an old configuration does not name
  *   report.c     JSON for status/ and the HTTP API
+ *   news.c       what is told to those who read the node's events
  *   node.c       puts them together: events, frames, turns
  */
 #ifndef COORDFS_NODE_INTERNAL_H
@@ -17,6 +18,7 @@
 
 #include <uthash.h>
 
+#include "core/events.h"
 #include "core/node.h"
 #include "core/wire.h"
 
@@ -200,6 +202,19 @@ struct owner {
 	UT_hash_handle hh; /* node->owners */
 };
 
+/* --- news ----------------------------------------------------------------------------------- */
+
+struct news {
+	struct events events;
+	bool started;
+	bool low_space;
+	uint64_t leader; /* told last */
+	uint64_t term;
+	uint64_t dropped;     /* holders whose session is just ending */
+	uint64_t known_index; /* the log's end when this process began: told in a former life */
+	struct raft_config members; /* committed; owned */
+};
+
 struct node {
 	struct node_options o;
 	const struct env *env;
@@ -219,6 +234,7 @@ struct node {
 	struct member_request *member_requests; /* utlist; owned */
 	uint64_t member_serial;   /* begins anywhere: an answer to a former process is none to us */
 	struct contact *contacts; /* utlist; owned */
+	struct news news;
 	struct raft_config streams; /* the configuration that streams were last kept for */
 	bool member_seen;           /* the log, or the beginning, has had this node as a member */
 	struct owner *owners;       /* uthash by id; owned */
@@ -293,6 +309,7 @@ void locks_session_live(struct node *n);
 void locks_session_lost(struct node *n);
 void locks_result(struct node *n, struct core_op *op, enum status st, uint64_t token);
 void locks_granted(struct node *n, const struct claim *claim);
+void locks_contended(struct node *n, const struct lock *lock); /* somebody begins to wait */
 void locks_restored(struct node *n, struct core_op *op, uint64_t seq);
 void locks_reconcile_waits(struct node *n);
 void locks_tick(struct node *n);
@@ -327,5 +344,19 @@ void contacts_peer_up(struct node *n, uint64_t id);
 void contacts_frame(struct node *n, uint64_t from, const Wire__Contact *w);
 void contacts_tick(struct node *n);
 void contacts_fini(struct node *n);
+
+/* news.c */
+void news_init(struct node *n, const struct raft_config *members);
+void news_started(struct node *n);
+void news_lock(struct node *n, enum event_kind kind, const struct lock *l, const struct claim *c);
+void news_dropped(struct node *n, const struct lock *l, const struct claim *c);
+void news_session(struct node *n, const struct session *s, enum session_event what);
+void news_session_lost(struct node *n, uint64_t session, const char *why);
+void news_leader(struct node *n);
+/* The configuration at `index` is committed. */
+void news_members(struct node *n, uint64_t index);
+void news_low_space(struct node *n, bool low);
+void news_restored(struct node *n);
+void news_fini(struct node *n);
 
 #endif

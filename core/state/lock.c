@@ -78,6 +78,9 @@ static void claim_end(struct state *s, struct claim *c)
 	struct lock *l = c->lock;
 	bool waited = c->token == 0;
 
+	if (s->hooks.released != NULL) {
+		s->hooks.released(s->hooks.ctx, l, c);
+	}
 	claim_free(s, c);
 	if (waited && STATE_PLANTED(PLANT_STATE_NO_PUMP_ON_CANCEL)) {
 		return;
@@ -93,6 +96,13 @@ static void claim_describe(struct claim *c, const Wire__LockAcquire *cmd)
 	c->uid = cmd->uid;
 	core_task_from_wire(&c->task, cmd->task);
 	core_task_from_wire(&c->opener, cmd->opener);
+}
+
+static void claim_told(const struct state *s, const struct claim *c)
+{
+	if (s->hooks.claimed != NULL) {
+		s->hooks.claimed(s->hooks.ctx, c->lock, c);
+	}
 }
 
 /* The holder has what it asks for, or can get it without waiting or letting go. */
@@ -118,6 +128,7 @@ static uint64_t convert(
 	claim_describe(c, cmd);
 	c->since_unix_ms = s->unix_ms;
 	claim_renew(c, seq);
+	claim_told(s, c);
 	lock_pump(s, l);
 	return c->token;
 }
@@ -145,9 +156,11 @@ static enum status acquire_new(struct state *s, struct session *of, uint64_t seq
 	claim_describe(c, cmd);
 	if (waits) {
 		claim_to_waiters(c);
+		claim_told(s, c);
 		return ST_WAITING;
 	}
 	claim_to_holders(c, next_token(s, of));
+	claim_told(s, c);
 	*ret_token = c->token;
 	return ST_OK;
 }

@@ -245,6 +245,11 @@ uint64_t state_epoch(const struct state *s)
 	return s->epoch;
 }
 
+uint64_t state_unix_ms(const struct state *s)
+{
+	return s->unix_ms;
+}
+
 const struct session *state_session(const struct state *s, uint64_t id)
 {
 	return session_find(s, id);

@@ -72,6 +72,11 @@ struct state_hooks {
 	/* Called after OPENED and RESUMED took effect, and before a CLOSED or EXPIRED one is freed:
 	 * its claims are already dropped, it has left the list, and the epoch is the new one. */
 	void (*session)(void *ctx, const struct session *s, enum session_event what);
+	/* A command has made a claim, or changed its mode: it holds, or (token 0) waits. */
+	void (*claimed)(void *ctx, const struct lock *lock, const struct claim *claim);
+	/* A command ends a claim: what it held is released, or its wait given up. Called before it
+	 * is freed. */
+	void (*released)(void *ctx, const struct lock *lock, const struct claim *claim);
 };
 
 struct state_limits {
@@ -115,6 +120,8 @@ void state_skip(struct state *s, uint64_t index);
 
 uint64_t state_index(const struct state *s);
 uint64_t state_epoch(const struct state *s);
+/* The time that the command being applied carries, or the last one did. */
+uint64_t state_unix_ms(const struct state *s);
 
 const struct session *state_session(const struct state *s, uint64_t id);
 const struct session *state_session_of_node(const struct state *s, uint64_t node);

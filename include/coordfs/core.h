@@ -119,6 +119,8 @@ struct core_listener {
 	/* A former process of this node held this when it died (restart within the TTL): its
 	 * descriptor is gone. The front-end signals the holder if it still lives. */
 	void (*orphan)(void *ctx, const struct core_task *task, const struct core_task *opener);
+	/* Somebody, here or elsewhere, begins to wait for this lock. */
+	void (*contended)(void *ctx, struct core_name name);
 };
 
 void core_listen(struct core *c, const struct core_listener *l);
@@ -138,6 +140,24 @@ enum core_report {
 const char *core_report_name(enum core_report r);
 /* JSON text with a newline at the end, from local memory. The caller frees it. */
 char *core_report(struct core *c, enum core_report r);
+
+/* --- events --------------------------------------------------------------------------------- */
+
+/*
+ * A reader of what happens, from now on, as lines of JSON. `wake` is called, once and never from
+ * inside a call, when there is something to read again after core_events_next() or
+ * core_events_pending() has said that there is nothing. It may read and may close the reader.
+ */
+struct core_events;
+
+struct core_events *core_events_open(struct core *c, void (*wake)(void *arg), void *arg);
+void core_events_close(struct core_events *r);
+/* Begin with the oldest event that is still kept: only of the rare kinds. */
+void core_events_rewind(struct core_events *r);
+bool core_events_pending(struct core_events *r);
+/* The next line, newline included, and its length; 0: nothing now. Borrowed until the next call.
+ * What a slow reader has missed is a line as well. */
+size_t core_events_next(struct core_events *r, const char **ret_line);
 
 /* --- limits for statfs ---------------------------------------------------------------------- */
 
