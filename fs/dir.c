@@ -163,7 +163,7 @@ void fixed_tree_init(struct fs *fs)
 	fs->queues = (struct fixed_dir){{&empty_dir_ops, INO_QUEUES}, PUBLIC_DIR_MODE, NULL, 0};
 	fs->cache = (struct fixed_dir){{&empty_dir_ops, INO_CACHE}, PUBLIC_DIR_MODE, NULL, 0};
 	fs->status = (struct fixed_dir){{&status_dir_ops, INO_STATUS}, S_IFDIR | 0755,
-		fs->status_entries, CORE_REPORT_MAX_};
+		fs->status_entries, CORE_REPORT_MAX_ + 1};
 	fs->root = (struct fixed_dir){
 		{&root_ops, INO_ROOT}, S_IFDIR | 0755, fs->root_entries, CHILD_MAX_};
 
@@ -176,4 +176,7 @@ void fixed_tree_init(struct fs *fs)
 		fs->status_entries[i] = (struct fixed_entry){
 			core_report_name((enum core_report)i), &fs->reports[i].inode, S_IFREG};
 	}
+	fs->events = (struct report){{&events_ops, INO_REPORTS + CORE_REPORT_MAX_}, 0, fs->born};
+	fs->status_entries[CORE_REPORT_MAX_] =
+		(struct fixed_entry){"events", &fs->events.inode, S_IFREG};
 }

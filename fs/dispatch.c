@@ -132,7 +132,12 @@ static void on_forget_multi(fuse_req_t req, size_t count, struct fuse_forget_dat
 
 static void on_getattr(fuse_req_t req, fuse_ino_t ino, struct fuse_file_info *fi)
 {
-	(void)fi;
+	struct inode *inode = inode_of(fs_of(req), ino);
+
+	if (fi != NULL && inode->ops->getattr_open != NULL) {
+		inode->ops->getattr_open(fs_of(req), req, inode, fi);
+		return;
+	}
 	DISPATCH(req, ino, getattr, ENOSYS);
 }
 

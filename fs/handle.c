@@ -135,17 +135,36 @@ void lock_handles_lost(struct fs *fs)
 	}
 }
 
+void lock_handle_poke(struct lock_handle *h)
+{
+	if (h->poller != NULL) {
+		(void)fuse_lowlevel_notify_poll(h->poller); /* -ENOENT: nobody polls any more */
+		fuse_pollhandle_destroy(TAKE(h->poller));
+	}
+}
+
+void lock_handles_contended(struct fs *fs, struct core_name name)
+{
+	struct lock_inode *l = lock_inode_of_name(fs, name);
+	struct lock_handle *h;
+
+	if (l == NULL) {
+		return;
+	}
+	DL_FOREACH (l->handles, h) {
+		if (h->held != CORE_FREE) {
+			lock_handle_poke(h);
+		}
+	}
+}
+
 void lock_handles_wake_lost(struct fs *fs)
 {
 	struct lock_handle *h;
 
 	DL_FOREACH2 (fs->lost, h, hold_next) {
 		lock_ops_cancel(h, EIO);
-		if (h->poller != NULL) {
-			/* -ENOENT: nobody polls any more */
-			(void)fuse_lowlevel_notify_poll(h->poller);
-			fuse_pollhandle_destroy(TAKE(h->poller));
-		}
+		lock_handle_poke(h);
 	}
 }
 

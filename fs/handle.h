@@ -24,7 +24,7 @@ struct lock_handle {
 	struct lock_handle *hold_prev, *hold_next; /* fs->holding or fs->lost */
 	uint64_t owner;                            /* its name in the core */
 	struct lock_op *ops; /* the first is under way in the core, the others wait for it */
-	struct fuse_pollhandle *poller; /* owned; who polls for the loss, or NULL */
+	struct fuse_pollhandle *poller; /* owned; who polls for loss or contention, or NULL */
 	enum core_lock_mode held;
 	bool known; /* the core may hold something for the owner */
 	bool lost;
@@ -65,8 +65,13 @@ void lock_handle_unlock(struct fs *fs, struct lock_handle *h);
 /* Fills in h->asker and h->opener for a request of thread `tid`. */
 void lock_handle_tasks(struct fs *fs, struct lock_handle *h, uint32_t tid);
 
+/* core_listener: somebody begins to wait for the lock. Tells its holders that poll. Runs from the
+ * loop, outside any request. */
+void lock_handles_contended(struct fs *fs, struct core_name name);
 /* core_listener: the session is lost. Marks and signals; waiters hear of it from lost_wake. */
 void lock_handles_lost(struct fs *fs);
+/* Whoever polls the handle looks again. Not from inside a request. */
+void lock_handle_poke(struct lock_handle *h);
 /* Tells requests and pollers of lost handles. Runs from the loop, outside any request. */
 void lock_handles_wake_lost(struct fs *fs);
 /* The lost_signal to who held a lock: who asked for it if alive, else who opened the file. */

@@ -18,12 +18,17 @@ int lock_name_errno(const char *name)
 	return strchr(name, '@') != NULL ? EINVAL : 0;
 }
 
-struct lock_inode *lock_inode_find(struct fs *fs, const char *name)
+struct lock_inode *lock_inode_of_name(struct fs *fs, struct core_name name)
 {
 	struct lock_inode *l;
 
-	HASH_FIND(hh, fs->lock_inodes, name, strlen(name), l);
+	HASH_FIND(hh, fs->lock_inodes, name.bytes, name.len, l);
 	return l;
+}
+
+struct lock_inode *lock_inode_find(struct fs *fs, const char *name)
+{
+	return lock_inode_of_name(fs, (struct core_name){.bytes = name, .len = strlen(name)});
 }
 
 struct lock_inode *lock_inode_get(struct fs *fs, const char *name, uid_t creator)

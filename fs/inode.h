@@ -40,6 +40,7 @@ int lock_name_errno(const char *name);
 
 /* NULL: the kernel does not know the name. */
 struct lock_inode *lock_inode_find(struct fs *fs, const char *name);
+struct lock_inode *lock_inode_of_name(struct fs *fs, struct core_name name);
 /* The name's inode with one lookup more; give that back with lock_inode_forget(). */
 struct lock_inode *lock_inode_get(struct fs *fs, const char *name, uid_t creator);
 void lock_inode_forget(struct fs *fs, struct lock_inode *l, uint64_t nlookup);

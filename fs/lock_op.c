@@ -84,6 +84,7 @@ static void op_succeed(struct lock_op *op)
 		if (fuse_reply_err(op->req, 0) != 0) {
 			lock_handle_unlock(op->fs, h);
 		}
+		lock_handle_poke(h); /* others may wait for it already */
 		break;
 	case OP_WRITE:
 		(void)fuse_reply_write(op->req, op->size); /* committed, heard or not */

@@ -225,12 +225,26 @@ static void file_fsync(
 	(void)fuse_reply_err(req, lock_handle_of(fi)->lost ? EIO : 0);
 }
 
+/* Level-triggered: urgent for as long as somebody waits for what this descriptor holds. */
+static unsigned poll_events(struct fs *fs, const struct lock_handle *h)
+{
+	struct core_lock_info info;
+
+	if (h->lost) {
+		return POLLERR | POLLHUP;
+	}
+	if (h->held != CORE_FREE && core_lock_info(fs->o.core, lock_inode_name(h->inode), &info) &&
+		info.n_waiters > 0) {
+		return POLLIN | POLLOUT | POLLPRI;
+	}
+	return POLLIN | POLLOUT;
+}
+
 static void file_poll(struct fs *fs, fuse_req_t req, struct inode *inode,
 	struct fuse_pollhandle *ph, struct fuse_file_info *fi)
 {
 	struct lock_handle *h = lock_handle_of(fi);
 
-	(void)fs;
 	(void)inode;
 	if (ph != NULL) {
 		if (h->poller != NULL) {
@@ -238,7 +252,7 @@ static void file_poll(struct fs *fs, fuse_req_t req, struct inode *inode,
 		}
 		h->poller = ph;
 	}
-	(void)fuse_reply_poll(req, h->lost ? POLLERR | POLLHUP : POLLIN | POLLOUT);
+	(void)fuse_reply_poll(req, poll_events(fs, h));
 }
 
 /* --- extended attributes --------------------------------------------------------------------- */

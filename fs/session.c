@@ -69,6 +69,11 @@ static void on_orphan(void *ctx, const struct core_task *task, const struct core
 	lock_signal_holder(ctx, task, opener);
 }
 
+static void on_contended(void *ctx, struct core_name name)
+{
+	lock_handles_contended(ctx, name);
+}
+
 static void fs_free(struct fs *fs)
 {
 	free((char *)fs->o.mountpoint);
@@ -98,6 +103,7 @@ static void close_handles(struct fs *fs)
 	}
 	uv_close((uv_handle_t *)&fs->lost_wake, on_handle_closed);
 	uv_close((uv_handle_t *)&fs->overdue, on_handle_closed);
+	uv_close((uv_handle_t *)&fs->idle, on_handle_closed);
 }
 
 /* On failure the struct is freed, now or by the loop. */
@@ -115,6 +121,9 @@ static int start_serving(struct fs *fs)
 	fs->handles_open++;
 	(void)uv_timer_init(fs->loop, &fs->overdue); /* cannot fail */
 	fs->overdue.data = fs;
+	fs->handles_open++;
+	(void)uv_timer_init(fs->loop, &fs->idle); /* cannot fail */
+	fs->idle.data = fs;
 	fs->handles_open++;
 	rc = uv_poll_init(fs->loop, &fs->poll, fuse_session_fd(fs->se)); /* sets O_NONBLOCK */
 	if (rc == 0) {
@@ -135,7 +144,11 @@ static int start_serving(struct fs *fs)
 int fs_open(
 	uv_loop_t *loop, const struct fs_options *o, struct fs **ret_fs, char *err, size_t err_size)
 {
-	struct core_listener listener = {.session_lost = on_session_lost, .orphan = on_orphan};
+	struct core_listener listener = {
+		.session_lost = on_session_lost,
+		.orphan = on_orphan,
+		.contended = on_contended,
+	};
 	struct fs *fs = xcalloc(1, sizeof(*fs));
 	int rc;
 
@@ -174,6 +187,7 @@ void fs_close(struct fs *fs, void (*closed)(void *ctx), void *ctx)
 	fs->closed_ctx = ctx;
 	core_listen(fs->o.core, &nobody);
 	lock_handles_shutdown(fs);
+	streams_shutdown(fs);
 	close_handles(fs);
 	mount_close(fs);
 }

@@ -30,6 +30,7 @@ struct inode;
 struct lock_inode;
 struct lock_handle;
 struct lock_op;
+struct stream;
 
 /* Each function answers `req` exactly once, now or later. An empty slot is a refusal. */
 struct inode_ops {
@@ -43,6 +44,9 @@ struct inode_ops {
 
 	/* all */
 	void (*getattr)(struct fs *fs, fuse_req_t req, struct inode *inode);
+	/* The same where the kernel says on which descriptor; may be empty. */
+	void (*getattr_open)(
+		struct fs *fs, fuse_req_t req, struct inode *inode, struct fuse_file_info *fi);
 	void (*forget)(struct fs *fs, struct inode *inode, uint64_t nlookup);
 	void (*setattr)(struct fs *fs, fuse_req_t req, struct inode *inode, struct stat *attr,
 		int to_set, struct fuse_file_info *fi);
@@ -104,7 +108,7 @@ struct fs {
 	uv_loop_t *loop;     /* borrowed */
 	uv_poll_t poll;
 	uv_async_t lost_wake; /* a lost session's handles have something to be told */
-	int handles_open;     /* of those above and `overdue`; at 0 the struct goes */
+	int handles_open;     /* of those above, `overdue` and `idle`; at 0 the struct goes */
 	struct fuse_session *se;
 	struct fuse_buf buf; /* buf.mem: owned, from libfuse's malloc */
 	int init_rc;         /* INIT: 1 not seen, 0 fine, -errno refused */
@@ -113,6 +117,7 @@ struct fs {
 	uint64_t answer_within_ms; /* the kernel ends the mount soon after that; 0: it does not */
 	uv_timer_t overdue;        /* runs for the oldest of `waiting` */
 	struct lock_op *waiting;   /* oldest first (wait_prev, wait_next); unused without a limit */
+	uv_timer_t idle;           /* for reads of `streams`, likewise */
 	void (*closed)(void *ctx);
 	void *closed_ctx;
 
@@ -127,12 +132,14 @@ struct fs {
 	struct inode locks;
 	struct report reports[CORE_REPORT_MAX_];
 	struct fixed_entry root_entries[CHILD_MAX_];
-	struct fixed_entry status_entries[CORE_REPORT_MAX_];
+	struct report events; /* beside the reports */
+	struct fixed_entry status_entries[CORE_REPORT_MAX_ + 1];
 
 	struct lock_inode *lock_inodes; /* uthash by name */
 	struct lock_handle *holding;    /* handles that hold a lock (hold_prev, hold_next) */
 	struct lock_handle *lost;       /* handles whose lock is lost, until closed (same links) */
 	uint64_t last_owner;
+	struct stream *streams; /* open descriptions of status/events */
 };
 
 static inline struct fs *fs_of(fuse_req_t req)
@@ -150,6 +157,11 @@ extern const struct inode_ops root_ops, empty_dir_ops, status_dir_ops;
 /* status.c */
 extern const struct inode_ops report_ops;
 void report_stat(struct fs *fs, const struct inode *inode, struct stat *ret_st);
+
+/* events.c */
+extern const struct inode_ops events_ops;
+/* The mount ends: reads that wait are answered, everything is freed. */
+void streams_shutdown(struct fs *fs);
 
 /* locks.c, the directory; locks_file.c, what is in it */
 extern const struct inode_ops locks_dir_ops;

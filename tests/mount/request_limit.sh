@@ -50,4 +50,11 @@ waits_end_before_the_limit_and_leave_nothing() {
 	within 2000 flock -w 2 "$(lock 2 limited)" true
 }
 
-run_cases waits_end_before_the_limit_and_leave_nothing
+a_reader_of_events_gets_a_line_before_the_limit() {
+	within $((LIMIT_S * 1000)) head -n1 "$(mnt 3)/status/events" >"$work/line"
+	expect_equal events.idle "$(jq -r .event "$work/line")" "the line"
+}
+
+run_cases \
+	waits_end_before_the_limit_and_leave_nothing \
+	a_reader_of_events_gets_a_line_before_the_limit
