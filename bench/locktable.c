@@ -122,7 +122,7 @@ static double seconds_since(uint64_t from_ns)
 static struct core_lock_request request(const char *name, uint64_t owner)
 {
 	struct core_lock_request r = {.name = {.bytes = name, .len = strlen(name)},
-		.owner = owner,
+		.owner = core_flock_owner(owner),
 		.wait = true,
 		.task = {.pid = 4711, .start = 123456, .command = "bench"}};
 
@@ -184,7 +184,7 @@ static void on_probe(void *arg, enum status st, uint64_t token)
 
 	check(st);
 	add_sample(b);
-	core_unlock(core(b), name, FIRST_OWNER);
+	core_unlock(core(b), name, core_flock_owner(FIRST_OWNER), CORE_RANGE_WHOLE);
 	if (b->step == MEASURE) {
 		ask_probe(b);
 	}

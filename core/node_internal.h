@@ -112,10 +112,18 @@ struct leader {
 /* --- locks: operations under way ------------------------------------------------------------ */
 
 enum op_state {
-	OP_QUEUED,    /* no session: submitted when there is one */
-	OP_SUBMITTED, /* on its way into the log, or there with its result unknown */
-	OP_WAITING,   /* in the table's queue */
-	OP_DONE,      /* on the list of answers */
+	OP_QUEUED,     /* no session: submitted when there is one */
+	OP_SUBMITTED,  /* on its way into the log, or there with its result unknown */
+	OP_WAITING,    /* in the table's queue */
+	OP_CANCELLING, /* there too, and its cancel is on its way into the log */
+	OP_DONE,       /* on the list of answers */
+};
+
+/* A flock owner has one operation under way, of any number (0 here); a record owner's are told
+ * apart by what their acquires are. */
+struct op_key {
+	uint64_t owner;
+	uint64_t seq;
 };
 
 struct core_op {
@@ -123,12 +131,16 @@ struct core_op {
 	bool acquire; /* else: sets the value */
 	bool shared;
 	bool wait;
-	bool counted; /* in locks->ops by owner */
+	bool counted;   /* in locks->by_owner */
+	bool giving_up; /* to be cancelled when the log has it waiting */
 	uint8_t name_len;
 	char name[CORE_NAME_MAX];
-	uint64_t owner;
-	uint64_t seq;            /* of its command in the live incarnation; 0: none */
-	struct pending *pending; /* borrowed: that command, until it is applied */
+	struct core_owner owner;
+	struct core_range range;        /* of a record owner */
+	struct core_conflict *ret_test; /* borrowed; NULL: it takes the range */
+	struct op_key key;              /* with `counted` */
+	uint64_t seq;                   /* of its command in the live incarnation; 0: none */
+	struct pending *pending;        /* borrowed: that command, until it is applied */
 	uint64_t deadline_ms;
 	struct core_task task;
 	struct core_task opener;
@@ -140,7 +152,7 @@ struct core_op {
 	core_lock_fn *done;
 	void *arg;
 	struct core_op *prev, *next; /* locks->all, or locks->answers when OP_DONE */
-	UT_hash_handle hh;           /* locks->by_owner, acquires only */
+	UT_hash_handle hh; /* locks->by_owner; acquires only, a record owner's when submitted */
 };
 
 struct locks {

@@ -154,6 +154,11 @@ static void report_claims(
 		add_bytes(row, "command", c->task.command,
 			strnlen(c->task.command, sizeof c->task.command));
 		(void)cJSON_AddStringToObject(row, "mode", c->shared ? "shared" : "exclusive");
+		(void)cJSON_AddStringToObject(row, "kind", c->record ? "fcntl" : "flock");
+		if (c->record) {
+			add_u64(row, "start", c->range[0].start);
+			add_u64(row, "end", c->range[0].end);
+		}
 		if (c->token != 0) {
 			add_u64(row, "token", c->token);
 		}

@@ -180,23 +180,20 @@ static void on_flock(fuse_req_t req, fuse_ino_t ino, struct fuse_file_info *fi, 
 	DISPATCH(req, ino, flock, EOPNOTSUPP, op, fi);
 }
 
-/* fcntl locks are refused in this release. */
+static void on_flush(fuse_req_t req, fuse_ino_t ino, struct fuse_file_info *fi)
+{
+	DISPATCH(req, ino, flush, 0, fi);
+}
+
 static void on_getlk(fuse_req_t req, fuse_ino_t ino, struct fuse_file_info *fi, struct flock *lock)
 {
-	(void)ino;
-	(void)fi;
-	(void)lock;
-	(void)fuse_reply_err(req, EOPNOTSUPP);
+	DISPATCH(req, ino, getlk, EOPNOTSUPP, lock, fi);
 }
 
 static void on_setlk(
 	fuse_req_t req, fuse_ino_t ino, struct fuse_file_info *fi, struct flock *lock, int sleep)
 {
-	(void)ino;
-	(void)fi;
-	(void)lock;
-	(void)sleep;
-	(void)fuse_reply_err(req, EOPNOTSUPP);
+	DISPATCH(req, ino, setlk, EOPNOTSUPP, lock, sleep != 0, fi);
 }
 
 static void on_poll(
@@ -322,6 +319,7 @@ const struct fuse_lowlevel_ops dispatch_ops = {
 	.open = on_open,
 	.read = on_read,
 	.write = on_write,
+	.flush = on_flush,
 	.release = on_release,
 	.fsync = on_fsync,
 	.readdir = on_readdir,

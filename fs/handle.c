@@ -8,6 +8,7 @@
 
 #include "coordfs/util.h"
 #include "fs/lock_op.h"
+#include "fs/record.h"
 #include "fs/task.h"
 
 /* For how long a thread id is taken to be the same thread: no system uses up all its ids in less.
@@ -33,6 +34,7 @@ void lock_handle_close(struct fs *fs, struct lock_handle *h)
 	/* What is left are writes of other descriptors under this one's lock, which it gives up. */
 	lock_ops_cancel(h, EPERM);
 	lock_handle_unlock(fs, h);
+	record_closed(fs, h);
 	if (h->lost) {
 		DL_DELETE2(fs->lost, h, hold_prev, hold_next);
 	}
@@ -59,7 +61,8 @@ void lock_handle_holds(struct fs *fs, struct lock_handle *h, enum core_lock_mode
 void lock_handle_unlock(struct fs *fs, struct lock_handle *h)
 {
 	if (h->known) {
-		core_unlock(fs->o.core, lock_inode_name(h->inode), h->owner);
+		core_unlock(fs->o.core, lock_inode_name(h->inode), lock_handle_owner(h),
+			CORE_RANGE_WHOLE);
 		h->known = h->ops != NULL;
 	}
 	if (!h->lost) {
@@ -106,7 +109,7 @@ void lock_signal_holder(
 }
 
 /* A name may hold any byte; a log line may not. */
-static void trace_lost(struct fs *fs, const struct lock_handle *h)
+static void trace_lost(struct fs *fs, const struct lock_handle *h, const struct core_task *holder)
 {
 	char name[sizeof(h->inode->name)];
 	size_t i;
@@ -116,7 +119,18 @@ static void trace_lost(struct fs *fs, const struct lock_handle *h)
 
 		name[i] = (char)(c == '\0' || (c > ' ' && c < 0x7f) ? c : '?');
 	}
-	TRACE(&fs->o.trace, TRACE_WARN, "fs.lost", "lock=%s pid=%" PRIu32, name, h->holder.pid);
+	TRACE(&fs->o.trace, TRACE_WARN, "fs.lost", "lock=%s pid=%" PRIu32, name, holder->pid);
+}
+
+void lock_handle_lose(struct fs *fs, struct lock_handle *h, const struct core_task *holder)
+{
+	if (h->lost) {
+		return; /* it held more than one thing */
+	}
+	lock_handle_holds(fs, h, CORE_FREE);
+	h->lost = true;
+	DL_APPEND2(fs->lost, h, hold_prev, hold_next);
+	trace_lost(fs, h, holder);
 }
 
 void lock_handles_lost(struct fs *fs)
@@ -124,12 +138,10 @@ void lock_handles_lost(struct fs *fs)
 	struct lock_handle *h, *next;
 
 	DL_FOREACH_SAFE2 (fs->holding, h, next, hold_next) {
-		lock_handle_holds(fs, h, CORE_FREE);
-		h->lost = true;
-		DL_APPEND2(fs->lost, h, hold_prev, hold_next);
-		trace_lost(fs, h);
+		lock_handle_lose(fs, h, &h->holder);
 		lock_signal_holder(fs, &h->holder, &h->opener);
 	}
+	records_lost(fs);
 	if (fs->lost != NULL) {
 		(void)uv_async_send(&fs->lost_wake); /* fails only for a handle of another kind */
 	}
@@ -152,7 +164,7 @@ void lock_handles_contended(struct fs *fs, struct core_name name)
 		return;
 	}
 	DL_FOREACH (l->handles, h) {
-		if (h->held != CORE_FREE) {
+		if (h->held != CORE_FREE || h->uses != NULL) {
 			lock_handle_poke(h);
 		}
 	}
@@ -163,7 +175,7 @@ void lock_handles_wake_lost(struct fs *fs)
 	struct lock_handle *h;
 
 	DL_FOREACH2 (fs->lost, h, hold_next) {
-		lock_ops_cancel(h, EIO);
+		lock_ops_lost(h);
 		lock_handle_poke(h);
 	}
 }

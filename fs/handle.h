@@ -7,9 +7,10 @@
  *      +--- LOCK_UN, refused -----+            last close: freed  <--+
  *           conversion
  *
- * The list is the state: a handle is on fs->holding exactly while it holds a lock
+ * The list is the state: a handle is on fs->holding exactly while it holds a flock
  * as far as its owner has been told, and on fs->lost from the moment it held one
- * that the session took with it. A lost handle answers EIO to everything but close.
+ * that the session took with it, by flock or by fcntl (record.h). A lost handle answers EIO to
+ * everything but close.
  */
 #ifndef COORDFS_FS_HANDLE_H
 #define COORDFS_FS_HANDLE_H
@@ -17,6 +18,7 @@
 #include "fs/inode.h"
 
 struct lock_op;
+struct record_use;
 
 struct lock_handle {
 	struct lock_inode *inode;                  /* borrowed: lives while it has handles */
@@ -24,6 +26,9 @@ struct lock_handle {
 	struct lock_handle *hold_prev, *hold_next; /* fs->holding or fs->lost */
 	uint64_t owner;                            /* its name in the core */
 	struct lock_op *ops; /* the first is under way in the core, the others wait for it */
+	struct lock_op
+		*record_ops;     /* all under way in the core: threads may ask on one descriptor */
+	struct record_use *uses; /* by owners of ranges */
 	struct fuse_pollhandle *poller; /* owned; who polls for loss or contention, or NULL */
 	enum core_lock_mode held;
 	bool known; /* the core may hold something for the owner */
@@ -68,6 +73,14 @@ void lock_handle_tasks(struct fs *fs, struct lock_handle *h, uint32_t tid);
 /* core_listener: somebody begins to wait for the lock. Tells its holders that poll. Runs from the
  * loop, outside any request. */
 void lock_handles_contended(struct fs *fs, struct core_name name);
+static inline struct core_owner lock_handle_owner(const struct lock_handle *h)
+{
+	return core_flock_owner(h->owner);
+}
+
+/* The session took what `holder` had got through it. */
+void lock_handle_lose(struct fs *fs, struct lock_handle *h, const struct core_task *holder);
+
 /* core_listener: the session is lost. Marks and signals; waiters hear of it from lost_wake. */
 void lock_handles_lost(struct fs *fs);
 /* Whoever polls the handle looks again. Not from inside a request. */

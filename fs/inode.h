@@ -17,8 +17,9 @@
 struct lock_inode {
 	struct inode inode;
 	uint64_t nlookup;
-	struct lock_handle *handles; /* open descriptions, utlist (prev, next) */
-	uid_t creator;               /* user that made the inode known */
+	struct lock_handle *handles;        /* open descriptions, utlist (prev, next) */
+	struct record_owner *record_owners; /* uthash: who holds or asks for ranges */
+	uid_t creator;                      /* user that made the inode known */
 	struct timespec created;
 	UT_hash_handle hh; /* fs->lock_inodes */
 	size_t name_len;

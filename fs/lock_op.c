@@ -9,19 +9,24 @@
  * interrupted there, which undoes it, and answered from the same callback. So does the
  * limit that the kernel may have for a request (fs->answer_within_ms): one timer, for
  * the oldest of those that wait.
- * A grant whose caller is gone by the time of the answer (the reply says ENOENT) is given
- * back.
+ * Operations on ranges do not queue: each is the core's at once. There an interrupt only asks for
+ * the end of the wait, and the answer is what the log says of it (core_lock_give_up()). A grant
+ * whose caller is gone by the time of the answer (the reply says ENOENT) is given back.
  */
 #include "fs/lock_op.h"
 
 #include <errno.h>
+#include <fcntl.h>
 #include <utlist.h>
 
 #include "coordfs/util.h"
+#include "fs/record.h"
 #include "fs/status_errno.h"
 
 enum lock_op_kind {
 	OP_FLOCK,
+	OP_RECORD,
+	OP_TEST,
 	OP_WRITE,
 	OP_TRUNCATE,
 };
@@ -34,7 +39,7 @@ enum lock_op_step {
 struct lock_op {
 	struct fs *fs;
 	struct lock_handle *h;
-	struct lock_op *prev, *next;           /* h->ops */
+	struct lock_op *prev, *next;           /* h->ops or h->record_ops */
 	struct lock_op *wait_prev, *wait_next; /* fs->waiting, where there is a limit */
 	uint64_t answer_by_ms;                 /* uv_now() */
 	fuse_req_t req;
@@ -45,9 +50,15 @@ struct lock_op {
 	bool armed;              /* an interrupt may be acted upon */
 	bool interrupted;
 
-	bool shared; /* OP_FLOCK */
+	bool limited;            /* on fs->waiting */
+	struct core_owner owner; /* for whom the core is asked */
+
+	bool shared; /* OP_FLOCK, OP_RECORD, OP_TEST */
 	bool wait;
 	struct core_task asker;
+	struct record_owner *record; /* kept until freed; NULL: not on a range */
+	struct core_range range;
+	struct core_conflict conflict; /* OP_TEST */
 
 	enum lock_write how; /* OP_WRITE; for OP_TRUNCATE, `off` is the new size */
 	size_t off;
@@ -57,12 +68,23 @@ struct lock_op {
 
 static void ops_run(struct lock_handle *h);
 
+static void op_unlimit(struct lock_op *op)
+{
+	if (op->limited) {
+		DL_DELETE2(op->fs->waiting, op, wait_prev, wait_next);
+		op->limited = false;
+	}
+}
+
 static void op_free(struct lock_op *op)
 {
-	if (op->fs->answer_within_ms != 0) {
-		DL_DELETE2(op->fs->waiting, op, wait_prev, wait_next);
+	op_unlimit(op);
+	if (op->record != NULL) {
+		DL_DELETE(op->h->record_ops, op);
+		record_owner_put(op->record);
+	} else {
+		DL_DELETE(op->h->ops, op);
 	}
-	DL_DELETE(op->h->ops, op);
 	free(op);
 }
 
@@ -70,6 +92,22 @@ static void op_refuse(struct lock_op *op, int answer)
 {
 	(void)fuse_reply_err(op->req, answer); /* a caller that is gone has lost nothing */
 	op_free(op);
+}
+
+/* What is in the way, as fcntl(2) says it; with F_UNLCK, nothing is. */
+static void reply_test(struct lock_op *op, short type)
+{
+	const struct core_conflict *c = &op->conflict;
+	struct flock lock = {.l_type = type, .l_whence = SEEK_SET};
+
+	if (type != F_UNLCK) {
+		lock.l_start = (off_t)c->range.start;
+		lock.l_len = c->range.end == CORE_RANGE_MAX
+				     ? 0
+				     : (off_t)(c->range.end - c->range.start + 1);
+		lock.l_pid = (pid_t)c->pid;
+	}
+	(void)fuse_reply_lock(op->req, &lock); /* nobody to tell */
 }
 
 static void op_succeed(struct lock_op *op)
@@ -85,6 +123,15 @@ static void op_succeed(struct lock_op *op)
 			lock_handle_unlock(op->fs, h);
 		}
 		lock_handle_poke(h); /* others may wait for it already */
+		break;
+	case OP_RECORD:
+		record_granted(op->fs, op->record, h, op->range, &op->asker);
+		if (fuse_reply_err(op->req, 0) != 0) {
+			(void)record_unlock(op->fs, op->record, op->range); /* kept by us */
+		}
+		break;
+	case OP_TEST:
+		reply_test(op, F_UNLCK);
 		break;
 	case OP_WRITE:
 		(void)fuse_reply_write(op->req, op->size); /* committed, heard or not */
@@ -134,8 +181,14 @@ static void op_fail(struct lock_op *op, enum status st)
 
 	if (op->kind == OP_FLOCK) {
 		flock_failed(op, st);
+	} else if (op->kind == OP_RECORD && st == ST_OK) {
+		/* Granted to a descriptor that says EIO by now. */
+		core_unlock(op->fs->o.core, lock_inode_name(h->inode), op->owner, op->range);
 	}
-	if (op->cancel_errno != 0) {
+	if (op->kind == OP_TEST && st == ST_BUSY && !h->lost) {
+		reply_test(op, op->conflict.shared ? F_RDLCK : F_WRLCK);
+		op_free(op);
+	} else if (op->cancel_errno != 0) {
 		op_refuse(op, op->cancel_errno);
 	} else if (h->lost) {
 		op_refuse(op, EIO);
@@ -149,10 +202,12 @@ static void op_done(void *arg, enum status st, uint64_t token)
 {
 	struct lock_op *op = arg;
 	struct lock_handle *h = op->h;
+	bool came_first =
+		op->record != NULL; /* what was granted on a range is, interrupted or not */
 
 	(void)token;
 	op->core_op = NULL;
-	if (st == ST_OK && op->cancel_errno == 0 && !h->lost) {
+	if (st == ST_OK && (op->cancel_errno == 0 || came_first) && !h->lost) {
 		op_succeed(op);
 	} else {
 		op_fail(op, st);
@@ -160,12 +215,14 @@ static void op_done(void *arg, enum status st, uint64_t token)
 	ops_run(h);
 }
 
-static void ask_flock(struct lock_op *op)
+static void ask_lock(struct lock_op *op)
 {
 	struct lock_handle *h = op->h;
 	struct core_lock_request request = {
 		.name = lock_inode_name(h->inode),
-		.owner = h->owner,
+		.owner = op->owner,
+		.range = op->range,
+		.ret_test = op->kind == OP_TEST ? &op->conflict : NULL,
 		.shared = op->shared,
 		.wait = op->wait,
 		.task = op->asker,
@@ -173,7 +230,7 @@ static void ask_flock(struct lock_op *op)
 		.uid = fuse_req_ctx(op->req)->uid,
 	};
 
-	h->known = true;
+	h->known = h->known || op->kind == OP_FLOCK;
 	op->core_op = core_lock(op->fs->o.core, &request, op_done, op);
 }
 
@@ -205,7 +262,7 @@ static void ask_value(struct lock_op *op)
 		memcpy(value + op->off, op->data, op->size);
 		len = MAX(len, op->off + op->size);
 	}
-	op->core_op = core_lock_set_value(core, name, op->h->owner, value, len, op_done, op);
+	op->core_op = core_lock_set_value(core, name, op->owner, value, len, op_done, op);
 }
 
 static void op_ask(struct lock_op *op)
@@ -213,10 +270,10 @@ static void op_ask(struct lock_op *op)
 	op->step = OP_ASKED;
 	if (op->h->lost) {
 		op_refuse(op, EIO);
-	} else if (op->kind == OP_FLOCK) {
-		ask_flock(op);
-	} else {
+	} else if (op->kind == OP_WRITE || op->kind == OP_TRUNCATE) {
 		ask_value(op);
+	} else {
+		ask_lock(op);
 	}
 }
 
@@ -232,6 +289,9 @@ static void op_cancel(struct lock_op *op, int answer)
 	op->cancel_errno = answer;
 	if (op->step == OP_QUEUED) {
 		op_refuse(op, answer);
+	} else if (op->record != NULL) {
+		op_unlimit(op); /* once is enough */
+		core_lock_give_up(op->fs->o.core, op->core_op);
 	} else {
 		core_interrupt(op->fs->o.core, op->core_op); /* answers from op_done() */
 	}
@@ -285,6 +345,7 @@ static void op_limit(struct lock_op *op)
 		return;
 	}
 	op->answer_by_ms = uv_now(fs->loop) + fs->answer_within_ms;
+	op->limited = true;
 	DL_APPEND2(fs->waiting, op, wait_prev, wait_next);
 	if (!uv_is_active((uv_handle_t *)&fs->overdue)) {
 		overdue_start(fs);
@@ -300,6 +361,7 @@ static struct lock_op *op_new(
 	op->h = h;
 	op->req = req;
 	op->kind = kind;
+	op->owner = lock_handle_owner(h);
 	return op;
 }
 
@@ -323,6 +385,9 @@ static void op_start(struct lock_op *op)
 	fuse_req_interrupt_func(req, op_interrupted, op);
 	if (op->interrupted) {
 		(void)fuse_reply_err(req, EINTR); /* that is what it wanted to hear */
+		if (op->record != NULL) {
+			record_owner_put(op->record);
+		}
 		free(op);
 		return;
 	}
@@ -333,8 +398,13 @@ static void op_start(struct lock_op *op)
 	}
 	op->armed = true;
 	op_limit(op);
-	DL_APPEND(op->h->ops, op);
-	ops_run(op->h);
+	if (op->record != NULL) {
+		DL_APPEND(op->h->record_ops, op);
+		op_ask(op);
+	} else {
+		DL_APPEND(op->h->ops, op);
+		ops_run(op->h);
+	}
 }
 
 void lock_op_flock(struct fs *fs, fuse_req_t req, struct lock_handle *h, bool shared, bool wait)
@@ -348,8 +418,41 @@ void lock_op_flock(struct fs *fs, fuse_req_t req, struct lock_handle *h, bool sh
 	op_start(op);
 }
 
-void lock_op_write(struct fs *fs, fuse_req_t req, struct lock_handle *h, const char *data,
-	size_t size, off_t off, enum lock_write how)
+static struct lock_op *range_op_new(struct fs *fs, fuse_req_t req, struct lock_handle *h,
+	struct record_owner *o, enum lock_op_kind kind)
+{
+	struct lock_op *op = op_new(fs, req, h, kind, 0);
+
+	lock_handle_tasks(fs, h, (uint32_t)fuse_req_ctx(req)->pid);
+	op->asker = h->asker;
+	op->record = record_owner_get(fs, o->inode, o->lock_owner);
+	op->owner = o->core;
+	return op;
+}
+
+void lock_op_record(struct fs *fs, fuse_req_t req, struct lock_handle *h, struct record_owner *o,
+	struct core_range range, bool shared, bool wait)
+{
+	struct lock_op *op = range_op_new(fs, req, h, o, OP_RECORD);
+
+	op->range = range;
+	op->shared = shared;
+	op->wait = wait;
+	op_start(op);
+}
+
+void lock_op_test(struct fs *fs, fuse_req_t req, struct lock_handle *h, struct record_owner *o,
+	struct core_range range, bool shared)
+{
+	struct lock_op *op = range_op_new(fs, req, h, o, OP_TEST);
+
+	op->range = range;
+	op->shared = shared;
+	op_start(op);
+}
+
+void lock_op_write(struct fs *fs, fuse_req_t req, struct lock_handle *h, struct core_owner owner,
+	const char *data, size_t size, off_t off, enum lock_write how)
 {
 	struct lock_op *op;
 
@@ -359,25 +462,28 @@ void lock_op_write(struct fs *fs, fuse_req_t req, struct lock_handle *h, const c
 	}
 	op = op_new(fs, req, h, OP_WRITE, size);
 	memcpy(op->data, data, size);
+	op->owner = owner;
 	op->size = size;
 	op->off = (size_t)off;
 	op->how = how;
 	op_start(op);
 }
 
-void lock_op_truncate(struct fs *fs, fuse_req_t req, struct lock_handle *h, size_t size)
+void lock_op_truncate(
+	struct fs *fs, fuse_req_t req, struct lock_handle *h, struct core_owner owner, size_t size)
 {
 	struct lock_op *op = op_new(fs, req, h, OP_TRUNCATE, 0);
 
+	op->owner = owner;
 	op->off = size;
 	op_start(op);
 }
 
-void lock_ops_cancel(struct lock_handle *h, int answer)
+/* The queued ones first: none of them shall start when the one before it ends. */
+static void cancel_queue(struct lock_handle *h, int answer)
 {
 	struct lock_op *op, *next;
 
-	/* The queued ones first: none of them shall start when the one before it ends. */
 	DL_FOREACH_SAFE (h->ops, op, next) {
 		if (op->step == OP_QUEUED) {
 			op_cancel(op, answer);
@@ -385,5 +491,27 @@ void lock_ops_cancel(struct lock_handle *h, int answer)
 	}
 	if (h->ops != NULL) {
 		op_cancel(h->ops, answer);
+	}
+}
+
+void lock_ops_lost(struct lock_handle *h)
+{
+	struct lock_op *op, *next;
+
+	cancel_queue(h, EIO);
+	DL_FOREACH_SAFE (h->record_ops, op, next) {
+		op_cancel(op, EIO);
+	}
+}
+
+void lock_ops_cancel(struct lock_handle *h, int answer)
+{
+	struct lock_op *op, *next;
+
+	cancel_queue(h, answer);
+	/* Only the end of the mount finds a request on a handle that closes. */
+	DL_FOREACH_SAFE (h->record_ops, op, next) {
+		op->cancel_errno = answer;
+		core_interrupt(op->fs->o.core, op->core_op); /* answers from op_done() */
 	}
 }

@@ -85,16 +85,11 @@ static void locks_create(struct fs *fs, fuse_req_t req, struct inode *dir, const
 	}
 }
 
-static bool is_held_here(void *arg, uint64_t owner, bool shared, bool here,
-	const struct core_task *task, const struct core_task *opener)
+static bool is_held_here(void *arg, const struct core_holder *holder)
 {
 	bool *ret_here = arg;
 
-	(void)owner;
-	(void)shared;
-	(void)task;
-	(void)opener;
-	*ret_here = *ret_here || here;
+	*ret_here = *ret_here || holder->here;
 	return !*ret_here;
 }
 

@@ -1,7 +1,7 @@
 /*
- * locks_file.c - a lock's file: flock, the value, attributes, poll.
+ * locks_file.c - a lock's file: flock, fcntl, the value, attributes, poll.
  *
- * Everything but flock and writes is answered at once from local memory. Direct
+ * Everything but locking and writes is answered at once from local memory. Direct
  * I/O, so that the kernel keeps no copy of a value.
  */
 #include <errno.h>
@@ -15,6 +15,7 @@
 #include "coordfs/util.h"
 #include "fs/handle.h"
 #include "fs/lock_op.h"
+#include "fs/record.h"
 #include "fs/task.h"
 
 static void file_getattr(struct fs *fs, fuse_req_t req, struct inode *inode)
@@ -52,6 +53,81 @@ static void file_flock(
 	} else {
 		lock_op_flock(fs, req, h, (op & LOCK_SH) != 0, (op & LOCK_NB) == 0);
 	}
+}
+
+/* --- fcntl ----------------------------------------------------------------------------------- */
+
+/* libfuse counts from the file's beginning; length 0 is up to the last byte there may be. */
+static struct core_range range_of(const struct flock *lock)
+{
+	return (struct core_range){
+		.start = (uint64_t)lock->l_start,
+		.end = lock->l_len == 0 ? CORE_RANGE_MAX
+					: (uint64_t)lock->l_start + (uint64_t)lock->l_len - 1,
+	};
+}
+
+static int range_errno(const struct flock *lock)
+{
+	if (lock->l_start < 0 || lock->l_len < 0) {
+		return EINVAL;
+	}
+	return range_of(lock).end > CORE_RANGE_MAX ? EOVERFLOW : 0;
+}
+
+static int record_unlock_by(
+	struct fs *fs, struct lock_inode *l, uint64_t lock_owner, struct core_range range)
+{
+	struct record_owner *o = record_owner_find(l, lock_owner);
+
+	return o != NULL ? record_unlock(fs, o, range) : 0;
+}
+
+static void file_setlk(struct fs *fs, fuse_req_t req, struct inode *inode, const struct flock *lock,
+	bool wait, struct fuse_file_info *fi)
+{
+	struct lock_handle *h = lock_handle_of(fi);
+	struct lock_inode *l = lock_inode_of(inode);
+	int bad = h->lost ? EIO : range_errno(lock);
+	struct record_owner *o;
+
+	if (bad != 0) {
+		(void)fuse_reply_err(req, bad); /* nothing has changed */
+	} else if (lock->l_type == F_UNLCK) {
+		/* Released, heard or not. */
+		(void)fuse_reply_err(req, record_unlock_by(fs, l, fi->lock_owner, range_of(lock)));
+	} else {
+		o = record_owner_get(fs, l, fi->lock_owner);
+		lock_op_record(fs, req, h, o, range_of(lock), lock->l_type == F_RDLCK, wait);
+		record_owner_put(o);
+	}
+}
+
+static void file_getlk(struct fs *fs, fuse_req_t req, struct inode *inode, const struct flock *lock,
+	struct fuse_file_info *fi)
+{
+	struct lock_handle *h = lock_handle_of(fi);
+	int bad = h->lost ? EIO : range_errno(lock);
+	struct record_owner *o;
+
+	if (bad == 0 && lock->l_type == F_UNLCK) {
+		bad = EINVAL; /* newer kernels: what do I hold? Nobody but they could say */
+	}
+	if (bad != 0) {
+		(void)fuse_reply_err(req, bad); /* nothing has changed */
+		return;
+	}
+	o = record_owner_get(fs, lock_inode_of(inode), fi->lock_owner);
+	lock_op_test(fs, req, h, o, range_of(lock), lock->l_type == F_RDLCK);
+	record_owner_put(o);
+}
+
+/* Any close(2) of the file by a process ends its POSIX locks. */
+static void file_flush(
+	struct fs *fs, fuse_req_t req, struct inode *inode, struct fuse_file_info *fi)
+{
+	record_flush(fs, lock_inode_of(inode), fi->lock_owner);
+	(void)fuse_reply_err(req, 0); /* released, heard or not */
 }
 
 /* --- the value ------------------------------------------------------------------------------- */
@@ -104,37 +180,94 @@ static void file_read(struct fs *fs, fuse_req_t req, struct inode *inode, size_t
 /* Looks for the exclusive holder of this node that a process may write for. */
 struct writer_search {
 	uint32_t tid;
-	uint64_t owner; /* 0: not found */
+	struct core_owner owner; /* id 0: not found */
 };
 
-static bool may_write_for(void *arg, uint64_t owner, bool shared, bool here,
-	const struct core_task *task, const struct core_task *opener)
+static bool holds_all(const struct core_holder *holder)
+{
+	return !holder->shared && holder->range.start == 0 && holder->range.end == CORE_RANGE_MAX;
+}
+
+static bool may_write_for(void *arg, const struct core_holder *holder)
 {
 	struct writer_search *s = arg;
 
-	if (here && !shared && task_descends(s->tid, task, opener)) {
-		s->owner = owner;
+	if (holder->here && holds_all(holder) &&
+		task_descends(s->tid, holder->task, holder->opener)) {
+		s->owner = holder->owner;
 	}
-	return s->owner == 0;
+	return s->owner.id == 0;
 }
 
-/* The handle under whose lock a request of thread `tid` on `h` (or on none) may change the value:
- * its own, or one that an ancestor holds. NULL: none. */
-static struct lock_handle *writer_handle(
-	struct fs *fs, struct lock_inode *l, struct lock_handle *h, uint32_t tid)
+/* Is it an owner of ranges that got what it holds through the handle? */
+static bool is_own_record(const struct lock_handle *h, struct core_owner owner)
 {
-	struct writer_search s = {.tid = tid};
-	struct lock_handle *found;
+	const struct record_use *use;
 
-	if (h != NULL && h->held == CORE_EXCLUSIVE) {
+	DL_FOREACH2 (h->uses, use, h_next) {
+		if (use->owner->core.id == owner.id) {
+			return true;
+		}
+	}
+	return false;
+}
+
+struct own_search {
+	const struct lock_handle *h;
+	struct core_owner owner;
+};
+
+static bool find_own(void *arg, const struct core_holder *holder)
+{
+	struct own_search *s = arg;
+
+	if (holder->here && holds_all(holder) && holder->owner.kind == CORE_RECORD &&
+		is_own_record(s->h, holder->owner)) {
+		s->owner = holder->owner;
+	}
+	return s->owner.id == 0;
+}
+
+/* The handle of this node by which `owner` holds; NULL: it was closed just now. */
+static struct lock_handle *handle_of_owner(struct lock_inode *l, struct core_owner owner)
+{
+	struct lock_handle *h;
+	struct record_owner *o, *next;
+
+	if (owner.kind == CORE_FLOCK) {
+		DL_SEARCH_SCALAR(l->handles, h, owner, owner.id);
 		return h;
 	}
-	core_lock_holders(fs->o.core, lock_inode_name(l), may_write_for, &s);
-	if (s.owner == 0) {
-		return NULL;
+	HASH_ITER (hh, l->record_owners, o, next) {
+		if (o->core.id == owner.id && o->uses != NULL) {
+			return o->uses->h;
+		}
 	}
-	DL_SEARCH_SCALAR(l->handles, found, owner, s.owner);
-	return found;
+	return NULL;
+}
+
+/* The handle and owner under whose lock a request of thread `tid` on `h` (or on none) may change
+ * the value: its own, or one that an ancestor holds. NULL: none. */
+static struct lock_handle *writer_handle(struct fs *fs, struct lock_inode *l, struct lock_handle *h,
+	uint32_t tid, struct core_owner *ret_owner)
+{
+	struct writer_search s = {.tid = tid};
+	struct own_search own = {.h = h};
+
+	if (h != NULL && h->held == CORE_EXCLUSIVE) {
+		*ret_owner = lock_handle_owner(h);
+		return h;
+	}
+	if (h != NULL && h->uses != NULL) {
+		core_lock_holders(fs->o.core, lock_inode_name(l), find_own, &own);
+		if (own.owner.id != 0) {
+			*ret_owner = own.owner;
+			return h;
+		}
+	}
+	core_lock_holders(fs->o.core, lock_inode_name(l), may_write_for, &s);
+	*ret_owner = s.owner;
+	return s.owner.id == 0 ? NULL : handle_of_owner(l, s.owner);
 }
 
 /* Takes nothing, whatever the flags: O_TRUNC by who may not write must not touch the holder's
@@ -145,8 +278,10 @@ static void file_open(struct fs *fs, fuse_req_t req, struct inode *inode, struct
 	uint32_t tid = (uint32_t)fuse_req_ctx(req)->pid;
 	struct lock_inode *l = lock_inode_of(inode);
 	struct lock_handle *h = lock_handle_new(fs, l, tid);
+	struct core_owner owner;
 
-	h->truncates = (fi->flags & O_TRUNC) != 0 && writer_handle(fs, l, NULL, tid) != NULL;
+	h->truncates =
+		(fi->flags & O_TRUNC) != 0 && writer_handle(fs, l, NULL, tid, &owner) != NULL;
 	fi->fh = (uintptr_t)h;
 	fi->direct_io = 1;
 	if (fuse_reply_open(req, fi) != 0) {
@@ -167,18 +302,20 @@ static void file_write(struct fs *fs, fuse_req_t req, struct inode *inode, const
 {
 	struct lock_handle *h = lock_handle_of(fi);
 	struct lock_handle *holder;
+	struct core_owner owner;
 
 	if (h->lost) {
 		(void)fuse_reply_err(req, EIO); /* nothing has changed */
 		return;
 	}
-	holder = writer_handle(fs, lock_inode_of(inode), h, (uint32_t)fuse_req_ctx(req)->pid);
+	holder = writer_handle(
+		fs, lock_inode_of(inode), h, (uint32_t)fuse_req_ctx(req)->pid, &owner);
 	if (holder == NULL) {
 		(void)fuse_reply_err(req, EPERM); /* nothing has changed */
 		return;
 	}
 	end_reading(h); /* it wants to see what it wrote */
-	lock_op_write(fs, req, holder, data, size, off, how_to_write(h, fi));
+	lock_op_write(fs, req, holder, owner, data, size, off, how_to_write(h, fi));
 	h->truncates = false;
 }
 
@@ -187,12 +324,14 @@ static void truncate_file(
 {
 	struct lock_handle *h = fi != NULL ? lock_handle_of(fi) : NULL;
 	struct lock_handle *holder;
+	struct core_owner owner;
 
 	if (h != NULL && h->lost) {
 		(void)fuse_reply_err(req, EIO); /* nothing has changed */
 		return;
 	}
-	holder = writer_handle(fs, lock_inode_of(inode), h, (uint32_t)fuse_req_ctx(req)->pid);
+	holder = writer_handle(
+		fs, lock_inode_of(inode), h, (uint32_t)fuse_req_ctx(req)->pid, &owner);
 	if (holder == NULL && size == 0) {
 		file_getattr(fs, req, inode); /* truncation takes nothing from the holder */
 	} else if (holder == NULL) {
@@ -200,7 +339,7 @@ static void truncate_file(
 	} else if (size > CORE_LOCK_VALUE_MAX) {
 		(void)fuse_reply_err(req, EFBIG); /* nothing has changed */
 	} else {
-		lock_op_truncate(fs, req, holder, (size_t)size);
+		lock_op_truncate(fs, req, holder, owner, (size_t)size);
 	}
 }
 
@@ -233,7 +372,8 @@ static unsigned poll_events(struct fs *fs, const struct lock_handle *h)
 	if (h->lost) {
 		return POLLERR | POLLHUP;
 	}
-	if (h->held != CORE_FREE && core_lock_info(fs->o.core, lock_inode_name(h->inode), &info) &&
+	if ((h->held != CORE_FREE || h->uses != NULL) &&
+		core_lock_info(fs->o.core, lock_inode_name(h->inode), &info) &&
 		info.n_waiters > 0) {
 		return POLLIN | POLLOUT | POLLPRI;
 	}
@@ -368,6 +508,9 @@ const struct inode_ops lock_file_ops = {
 	.read = file_read,
 	.write = file_write,
 	.fsync = file_fsync,
+	.flush = file_flush,
+	.getlk = file_getlk,
+	.setlk = file_setlk,
 	.flock = file_flock,
 	.poll = file_poll,
 };

@@ -31,6 +31,7 @@ struct lock_inode;
 struct lock_handle;
 struct lock_op;
 struct stream;
+struct record_owner;
 
 /* Each function answers `req` exactly once, now or later. An empty slot is a refusal. */
 struct inode_ops {
@@ -64,6 +65,13 @@ struct inode_ops {
 		size_t size, off_t off, struct fuse_file_info *fi);
 	void (*fsync)(
 		struct fs *fs, fuse_req_t req, struct inode *inode, struct fuse_file_info *fi);
+	/* close(2) of one descriptor by fi->lock_owner. */
+	void (*flush)(
+		struct fs *fs, fuse_req_t req, struct inode *inode, struct fuse_file_info *fi);
+	void (*getlk)(struct fs *fs, fuse_req_t req, struct inode *inode, const struct flock *lock,
+		struct fuse_file_info *fi);
+	void (*setlk)(struct fs *fs, fuse_req_t req, struct inode *inode, const struct flock *lock,
+		bool wait, struct fuse_file_info *fi);
 	void (*flock)(struct fs *fs, fuse_req_t req, struct inode *inode, int op,
 		struct fuse_file_info *fi);
 	/* Takes `ph`, which may be NULL. */
@@ -138,6 +146,7 @@ struct fs {
 	struct lock_inode *lock_inodes; /* uthash by name */
 	struct lock_handle *holding;    /* handles that hold a lock (hold_prev, hold_next) */
 	struct lock_handle *lost;       /* handles whose lock is lost, until closed (same links) */
+	struct record_owner *recording; /* owners that hold ranges (hold_prev, hold_next) */
 	uint64_t last_owner;
 	struct stream *streams; /* open descriptions of status/events */
 };

@@ -41,6 +41,9 @@ static void add_claims(XXH3_state_t *h, const struct claim *list, size_t n)
 		add(h, c->since_unix_ms);
 		add(h, c->uid);
 		add(h, c->shared);
+		add(h, c->record);
+		add(h, claim_range(c).start);
+		add(h, claim_range(c).end);
 		add_task(h, &c->task);
 		add_task(h, &c->opener);
 	}
@@ -69,6 +72,7 @@ static void add_session(XXH3_state_t *h, const struct session *session)
 	add(h, session->n_claims);
 	DL_FOREACH2 (session->claims, c, session_next) {
 		add(h, c->owner);
+		add(h, claim_range(c).start);
 	}
 }
 

@@ -4,6 +4,7 @@
  *   state.c     the machine: commands in, by kind; reads
  *   session.c   who may command: members, sessions, incarnations, sequence numbers
  *   lock.c      what a command does to a lock
+ *   record.c    the same for byte ranges: conflicts, splitting, joining
  *   table.c     locks and claims and the lists and hashes that they are on
  *   listing.c   walking the locks while they change
  *   snapshot.c, restore.c, check.c, digest.c
@@ -64,7 +65,7 @@ struct state {
 	struct lock *locks_by_name;
 	size_t n_locks;
 	uint64_t locks_created;
-	struct claim *claims; /* by (session, owner); owned by their locks */
+	struct claim *claims; /* of flock owners, by (session, owner); owned by their locks */
 
 	/* Of the command being applied. */
 	uint64_t unix_ms;
@@ -82,6 +83,17 @@ struct lock_ref {
 	const void *name;
 	size_t name_len;
 	uint64_t owner;
+	Wire__LockKind kind;
+	struct core_range range; /* of a record owner, where the command has one */
+};
+
+/* What somebody has or asks for. */
+struct lock_want {
+	uint64_t session;
+	uint64_t owner;
+	bool record;
+	bool shared;
+	struct core_range range;
 };
 
 /* --- state.c ------------------------------------------------------------------------------ */
@@ -114,11 +126,41 @@ enum status lock_set_value(struct state *s, struct session *of, const struct loc
 	const ProtobufCBinaryData *value);
 /* All claims of the session go, hooks told; then those that waited for them are granted. */
 void lock_drop_session(struct state *s, struct session *of);
-/* May a request of this mode join the holders? */
+/* A claim of the lock has gone or has become weaker. Frees the lock when nobody is left. */
+void lock_pump(struct state *s, struct lock *l);
+/* `c` is new or renewed: who asked. */
+void claim_describe(struct claim *c, const Wire__LockAcquire *cmd);
+/* The hooks hear of what a command has made or changed, and is about to end. */
+void claim_told(const struct state *s, const struct claim *c);
+void claim_ends_told(const struct state *s, const struct claim *c);
+uint64_t lock_next_token(struct state *s, const struct session *of);
+/* A lock without record claims: may a request of this mode join the holders? */
 static inline bool lock_admits(const struct lock *l, bool shared)
 {
 	return l->holders == NULL || (shared && l->holders->shared);
 }
+
+/* --- record.c ----------------------------------------------------------------------------- */
+
+static inline bool range_is_valid(struct core_range r)
+{
+	return r.start <= r.end && r.end <= CORE_RANGE_MAX;
+}
+
+struct lock_want want_of(const struct claim *c);
+/* `c` is the owner's own, and overlaps it or is one with it (touches it, in the same mode). */
+bool want_joins(const struct lock_want *want, const struct claim *c);
+bool want_conflicts(const struct lock_want *want, const struct claim *c);
+/* Must it wait, with those waiters before it that come before `end` (NULL: all)? */
+bool lock_blocks(const struct lock *l, const struct lock_want *want, const struct claim *end);
+enum status record_acquire(struct state *s, struct session *of, uint64_t seq,
+	const Wire__LockAcquire *cmd, uint64_t *ret_token);
+enum status record_cancel(
+	struct state *s, struct session *of, const struct lock_ref *ref, uint64_t acquire_seq);
+enum status record_release(struct state *s, struct session *of, const struct lock_ref *ref);
+/* `c` is a record claim, on no list of its lock: it becomes a holder, in the place of what its
+ * owner had in the range. */
+void record_hold(struct state *s, struct claim *c);
 
 /* --- table.c ------------------------------------------------------------------------------ */
 
@@ -130,9 +172,12 @@ void lock_free(struct state *s, struct lock *l);
 void lock_clear_value(struct lock *l);
 
 struct claim *claim_find(const struct state *s, uint64_t session, uint64_t owner);
-/* A claim of a session, on no list of the lock yet. (session, owner) is new. */
-struct claim *claim_new(
-	struct state *s, struct session *of, uint64_t owner, uint64_t seq, struct lock *l);
+/* A claim of a session, on no list of the lock yet. `range` NULL: of a flock owner, which is new;
+ * else it is copied. */
+struct claim *claim_new(struct state *s, struct session *of, uint64_t owner, uint64_t seq,
+	struct lock *l, const struct core_range *range);
+/* A record claim that holds becomes two, with `range` the later. */
+void claim_split(struct state *s, struct claim *c, struct core_range range);
 void claim_free(struct state *s, struct claim *c);
 /* Off the hash and the lock's list; it stays on its session's. */
 void claim_unlink(struct state *s, struct claim *c);

@@ -4,6 +4,8 @@
  * All waiting is decided by two rules. A new request gets the lock at once only
  * if nobody waits for it (lock_acquire). Whenever a claim has gone, the waiters
  * are granted from the head for as long as the head fits the holders (lock_pump).
+ * That is what lock.h says of conflicts, where every claim is on the whole lock; with a record
+ * claim among them (record.c) each is compared with the others.
  */
 #include "core/state/internal.h"
 
@@ -13,6 +15,9 @@ bool lock_ref_is_valid(const struct lock_ref *ref)
 {
 	const char *name = ref->name;
 
+	if (ref->kind != WIRE__LOCK_KIND__FLOCK && ref->kind != WIRE__LOCK_KIND__RECORD) {
+		return false;
+	}
 	if (ref->owner == 0 || ref->name_len == 0 || ref->name_len > CORE_NAME_MAX) {
 		return false;
 	}
@@ -38,7 +43,7 @@ static struct claim *claim_of(
 
 /* --- grants ------------------------------------------------------------------------------- */
 
-static uint64_t next_token(struct state *s, const struct session *of)
+uint64_t lock_next_token(struct state *s, const struct session *of)
 {
 	if (STATE_PLANTED(PLANT_STATE_TOKEN_REUSE)) {
 		return of->incarnation << LOCK_TOKEN_SHIFT;
@@ -53,23 +58,54 @@ static void grant_waiter(struct state *s, struct lock *l, struct claim *c)
 	DL_DELETE(l->waiters, c);
 	l->n_waiters--;
 	c->since_unix_ms = s->unix_ms;
-	claim_to_holders(c, next_token(s, c->of));
+	if (c->record) {
+		record_hold(s, c);
+	} else {
+		claim_to_holders(c, lock_next_token(s, c->of));
+	}
 	if (s->hooks.granted != NULL) {
 		s->hooks.granted(s->hooks.ctx, l, c);
 	}
 }
 
-/* A claim of the lock has gone or has become weaker. Frees the lock when nobody is left. */
-static void lock_pump(struct state *s, struct lock *l)
+/* From the head again after a grant that passed others: its owner holds something now, or holds
+ * less, so one of them may go on. */
+static void pump_records(struct state *s, struct lock *l)
+{
+	struct claim *c = l->waiters;
+
+	while (c != NULL) {
+		struct claim *next = c->next;
+		struct lock_want want = want_of(c);
+
+		if (!lock_blocks(l, &want, c)) {
+			next = c == l->waiters ? next : l->waiters;
+			grant_waiter(s, l, c);
+		}
+		c = next;
+	}
+}
+
+void lock_pump(struct state *s, struct lock *l)
 {
 	if (l->holders == NULL) {
 		lock_clear_value(l);
 	}
-	while (l->waiters != NULL && lock_admits(l, l->waiters->shared)) {
+	if (l->n_records > 0) {
+		pump_records(s, l);
+	}
+	while (l->waiters != NULL && l->n_records == 0 && lock_admits(l, l->waiters->shared)) {
 		grant_waiter(s, l, l->waiters);
 	}
 	if (l->holders == NULL) {
 		lock_free(s, l);
+	}
+}
+
+void claim_ends_told(const struct state *s, const struct claim *c)
+{
+	if (s->hooks.released != NULL) {
+		s->hooks.released(s->hooks.ctx, c->lock, c);
 	}
 }
 
@@ -78,9 +114,7 @@ static void claim_end(struct state *s, struct claim *c)
 	struct lock *l = c->lock;
 	bool waited = c->token == 0;
 
-	if (s->hooks.released != NULL) {
-		s->hooks.released(s->hooks.ctx, l, c);
-	}
+	claim_ends_told(s, c);
 	claim_free(s, c);
 	if (waited && STATE_PLANTED(PLANT_STATE_NO_PUMP_ON_CANCEL)) {
 		return;
@@ -90,7 +124,7 @@ static void claim_end(struct state *s, struct claim *c)
 
 /* --- acquire ------------------------------------------------------------------------------ */
 
-static void claim_describe(struct claim *c, const Wire__LockAcquire *cmd)
+void claim_describe(struct claim *c, const Wire__LockAcquire *cmd)
 {
 	c->shared = cmd->shared;
 	c->uid = cmd->uid;
@@ -98,7 +132,7 @@ static void claim_describe(struct claim *c, const Wire__LockAcquire *cmd)
 	core_task_from_wire(&c->opener, cmd->opener);
 }
 
-static void claim_told(const struct state *s, const struct claim *c)
+void claim_told(const struct state *s, const struct claim *c)
 {
 	if (s->hooks.claimed != NULL) {
 		s->hooks.claimed(s->hooks.ctx, c->lock, c);
@@ -123,7 +157,7 @@ static uint64_t convert(
 	}
 	lock_touch(s, l);
 	if (!cmd->shared) {
-		c->token = next_token(s, c->of);
+		c->token = lock_next_token(s, c->of);
 	}
 	claim_describe(c, cmd);
 	c->since_unix_ms = s->unix_ms;
@@ -133,12 +167,23 @@ static uint64_t convert(
 	return c->token;
 }
 
+/* As lock.h says of waiting; with flock owners only, their order alone tells. */
+static bool must_wait(const struct lock *l, const struct session *of, const Wire__LockAcquire *cmd)
+{
+	const struct lock_want want = {of->id, cmd->owner, false, cmd->shared, CORE_RANGE_WHOLE};
+
+	if (l->n_records > 0) {
+		return lock_blocks(l, &want, NULL);
+	}
+	return l->waiters != NULL || !lock_admits(l, cmd->shared);
+}
+
 /* An owner without a claim asks. */
 static enum status acquire_new(struct state *s, struct session *of, uint64_t seq,
 	const Wire__LockAcquire *cmd, uint64_t *ret_token)
 {
 	struct lock *l = lock_find(s, cmd->name.data, cmd->name.len);
-	bool waits = l != NULL && (l->waiters != NULL || !lock_admits(l, cmd->shared));
+	bool waits = l != NULL && must_wait(l, of, cmd);
 	struct claim *c;
 
 	if (waits && !cmd->wait) {
@@ -146,20 +191,22 @@ static enum status acquire_new(struct state *s, struct session *of, uint64_t seq
 	}
 	if (of->n_claims >= s->limits.session_claims_max ||
 		(l == NULL && s->n_locks >= s->limits.locks_max) ||
-		(waits && l->n_waiters >= s->limits.waiters_max)) {
+		(waits && l->n_waiters >= s->limits.waiters_max) ||
+		(l != NULL && l->n_records > 0 &&
+			l->n_holders + l->n_waiters >= s->limits.records_max)) {
 		return ST_NO_SPACE;
 	}
 	if (l == NULL) {
 		l = lock_new(s, cmd->name.data, cmd->name.len, ++s->locks_created);
 	}
-	c = claim_new(s, of, cmd->owner, seq, l);
+	c = claim_new(s, of, cmd->owner, seq, l, NULL);
 	claim_describe(c, cmd);
 	if (waits) {
 		claim_to_waiters(c);
 		claim_told(s, c);
 		return ST_WAITING;
 	}
-	claim_to_holders(c, next_token(s, of));
+	claim_to_holders(c, lock_next_token(s, of));
 	claim_told(s, c);
 	*ret_token = c->token;
 	return ST_OK;
@@ -168,11 +215,17 @@ static enum status acquire_new(struct state *s, struct session *of, uint64_t seq
 enum status lock_acquire(struct state *s, struct session *of, uint64_t seq,
 	const Wire__LockAcquire *cmd, uint64_t *ret_token)
 {
-	struct lock_ref ref = {cmd->name.data, cmd->name.len, cmd->owner};
+	struct lock_ref ref = {.name = cmd->name.data,
+		.name_len = cmd->name.len,
+		.owner = cmd->owner,
+		.kind = cmd->kind};
 	struct claim *c;
 
 	if (!lock_ref_is_valid(&ref)) {
 		return ST_DENIED;
+	}
+	if (cmd->kind == WIRE__LOCK_KIND__RECORD) {
+		return record_acquire(s, of, seq, cmd, ret_token);
 	}
 	c = claim_find(s, of->id, cmd->owner);
 	if (c != NULL && !is_named(c->lock, &ref)) {
@@ -200,6 +253,9 @@ enum status lock_cancel(
 	if (!lock_ref_is_valid(ref)) {
 		return ST_DENIED;
 	}
+	if (ref->kind == WIRE__LOCK_KIND__RECORD) {
+		return record_cancel(s, of, ref, acquire_seq);
+	}
 	c = claim_of(s, of, ref);
 	if (c != NULL && c->seq == acquire_seq) {
 		claim_end(s, c);
@@ -214,6 +270,9 @@ enum status lock_release(struct state *s, struct session *of, const struct lock_
 	if (!lock_ref_is_valid(ref)) {
 		return ST_DENIED;
 	}
+	if (ref->kind == WIRE__LOCK_KIND__RECORD) {
+		return record_release(s, of, ref);
+	}
 	c = claim_of(s, of, ref);
 	if (c != NULL) {
 		claim_end(s, c);
@@ -221,22 +280,35 @@ enum status lock_release(struct state *s, struct session *of, const struct lock_
 	return ST_OK;
 }
 
+/* Does it hold the whole lock exclusively? */
+static bool holds_all(const struct state *s, const struct lock *l, const struct session *of,
+	const struct lock_ref *ref)
+{
+	const struct claim *c;
+
+	if (ref->kind == WIRE__LOCK_KIND__RECORD) {
+		return state_record_held(l, of->id, ref->owner, CORE_RANGE_WHOLE, false) != NULL;
+	}
+	c = claim_of(s, of, ref);
+	return c != NULL && c->token != 0 && !c->shared;
+}
+
 enum status lock_set_value(struct state *s, struct session *of, const struct lock_ref *ref,
 	const ProtobufCBinaryData *value)
 {
-	struct claim *c = lock_ref_is_valid(ref) ? claim_of(s, of, ref) : NULL;
+	struct lock *l = lock_ref_is_valid(ref) ? lock_find(s, ref->name, ref->name_len) : NULL;
 
-	if (c == NULL || c->token == 0 || c->shared) {
+	if (l == NULL || !holds_all(s, l, of, ref)) {
 		return ST_DENIED;
 	}
 	if (value->len > CORE_LOCK_VALUE_MAX) {
 		return ST_TOO_BIG;
 	}
-	lock_touch(s, c->lock);
-	lock_clear_value(c->lock);
+	lock_touch(s, l);
+	lock_clear_value(l);
 	if (value->len > 0) {
-		c->lock->value = xmemdup(value->data, value->len);
-		c->lock->value_len = value->len;
+		l->value = xmemdup(value->data, value->len);
+		l->value_len = value->len;
 	}
 	return ST_OK;
 }

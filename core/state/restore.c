@@ -131,38 +131,96 @@ static bool token_is_valid(const struct state *s, uint64_t token)
 	return token >> LOCK_TOKEN_SHIFT >= 1 && token >> LOCK_TOKEN_SHIFT <= s->index;
 }
 
+static struct lock_want want_of_wire(const Wire__SnapClaim *w)
+{
+	bool record = w->kind == WIRE__LOCK_KIND__RECORD;
+
+	return (struct lock_want){
+		.session = w->session,
+		.owner = w->owner,
+		.record = record,
+		.shared = w->shared,
+		.range = record ? (struct core_range){w->start, w->end} : CORE_RANGE_WHOLE,
+	};
+}
+
+/* Is one of the claims of a range? */
+static bool has_ranges(const struct lock *l, const Wire__SnapClaim *w)
+{
+	return l->n_records > 0 || w->kind == WIRE__LOCK_KIND__RECORD;
+}
+
+/* Tokens ascend, and those of the pieces of one range by start. */
+static bool follows(const struct claim *last, const Wire__SnapClaim *w)
+{
+	return w->token > last->token ||
+	       (w->token == last->token && last->record && w->session == last->session &&
+		       w->owner == last->owner && w->start > last->range[0].end);
+}
+
+/* Another owner's, no conflict; its own, neither overlapping nor one with it. */
+static bool goes_with_holders(const struct lock *l, const Wire__SnapClaim *w)
+{
+	struct lock_want want = want_of_wire(w);
+	const struct claim *c;
+
+	DL_FOREACH (l->holders, c) {
+		if (want_conflicts(&want, c) || want_joins(&want, c)) {
+			return false;
+		}
+	}
+	return true;
+}
+
 /* A holder must fit those before it. */
 static bool holder_is_valid(const struct state *s, const struct lock *l, const Wire__SnapClaim *w)
 {
 	if (l->waiters != NULL || !token_is_valid(s, w->token)) {
 		return false;
 	}
-	return l->holders == NULL ||
-	       (lock_admits(l, w->shared) && w->token > l->holders->prev->token);
+	if (l->holders == NULL) {
+		return true;
+	}
+	return (has_ranges(l, w) ? goes_with_holders(l, w) : lock_admits(l, w->shared)) &&
+	       follows(l->holders->prev, w);
 }
 
 /* A waiter must wait for something: the first for the holders, the others for it. */
 static bool waiter_is_valid(const struct lock *l, const Wire__SnapClaim *w)
 {
+	struct lock_want want = want_of_wire(w);
+
 	if (w->token != 0 || l->n_waiters >= (size_t)1 << LOCK_TOKEN_SHIFT) {
 		return false;
 	}
+	if (has_ranges(l, w)) {
+		return lock_blocks(l, &want, NULL);
+	}
 	return l->waiters != NULL || !lock_admits(l, w->shared);
+}
+
+static bool kind_is_valid(const struct state *s, const Wire__SnapClaim *w)
+{
+	if (w->kind == WIRE__LOCK_KIND__RECORD) {
+		return range_is_valid((struct core_range){w->start, w->end});
+	}
+	return w->kind == WIRE__LOCK_KIND__FLOCK && claim_find(s, w->session, w->owner) == NULL;
 }
 
 static int restore_claim(struct state *s, struct lock *l, const Wire__SnapClaim *w, bool holds)
 {
 	struct session *of = session_find(s, w->session);
+	struct lock_want want = want_of_wire(w);
 	struct claim *c;
 
 	if (of == NULL || w->owner == 0 || w->seq == 0 || w->seq > of->last_seq ||
-		claim_find(s, w->session, w->owner) != NULL) {
+		!kind_is_valid(s, w)) {
 		return -EBADMSG;
 	}
 	if (holds ? !holder_is_valid(s, l, w) : !waiter_is_valid(l, w)) {
 		return -EBADMSG;
 	}
-	c = claim_new(s, of, w->owner, w->seq, l);
+	c = claim_new(s, of, w->owner, w->seq, l, want.record ? &want.range : NULL);
 	c->shared = w->shared;
 	c->since_unix_ms = w->since_unix_ms;
 	c->uid = w->uid;
@@ -235,9 +293,15 @@ static int lock_order(const struct lock *a, const struct lock *b)
 	return a->serial < b->serial ? -1 : a->serial > b->serial;
 }
 
+/* Pieces of what one command got go by their place. */
 static int claim_order(const struct claim *a, const struct claim *b)
 {
-	return a->seq < b->seq ? -1 : a->seq > b->seq;
+	if (a->seq != b->seq) {
+		return a->seq < b->seq ? -1 : 1;
+	}
+	return claim_range(a).start < claim_range(b).start
+		       ? -1
+		       : claim_range(a).start > claim_range(b).start;
 }
 
 /* Is each element of the list larger than the one before? */

@@ -109,6 +109,11 @@ static void pack_claim(struct claim *from, struct packed_claim *to)
 	to->claim.token = from->token;
 	to->claim.uid = from->uid;
 	to->claim.since_unix_ms = from->since_unix_ms;
+	if (from->record) {
+		to->claim.kind = WIRE__LOCK_KIND__RECORD;
+		to->claim.start = from->range[0].start;
+		to->claim.end = from->range[0].end;
+	}
 	pack_task(&from->task, &to->task);
 	to->claim.task = &to->task;
 	pack_task(&from->opener, &to->opener);

@@ -14,6 +14,7 @@ void state_limits_default(struct state_limits *l)
 		.locks_max = (size_t)16 << 20,
 		.waiters_max = (size_t)1 << LOCK_TOKEN_SHIFT,
 		.session_claims_max = (size_t)16 << 20,
+		.records_max = 8192,
 	};
 }
 
@@ -88,10 +89,13 @@ void core_task_from_wire(struct core_task *t, const Wire__Task *w)
 	}
 }
 
-/* `op` has `name` and `owner`. */
-#define LOCK_REF(op)                                                                               \
-	(&(struct lock_ref){                                                                       \
-		.name = (op)->name.data, .name_len = (op)->name.len, .owner = (op)->owner})
+/* `op` has `name`, `owner` and `kind`; the rest are further fields. */
+#define LOCK_REF(op, ...)                                                                          \
+	(&(struct lock_ref){.name = (op)->name.data,                                               \
+		.name_len = (op)->name.len,                                                        \
+		.owner = (op)->owner,                                                              \
+		.kind = (op)->kind,                                                                \
+		__VA_ARGS__})
 
 static enum status apply_to_lock(
 	struct state *s, struct session *of, const Wire__Command *cmd, uint64_t *ret_token)
@@ -103,7 +107,9 @@ static enum status apply_to_lock(
 		return lock_cancel(
 			s, of, LOCK_REF(cmd->lock_cancel), cmd->lock_cancel->acquire_seq);
 	case WIRE__COMMAND__OP_LOCK_RELEASE:
-		return lock_release(s, of, LOCK_REF(cmd->lock_release));
+		return lock_release(s, of,
+			LOCK_REF(cmd->lock_release,
+				.range = {cmd->lock_release->start, cmd->lock_release->end}));
 	case WIRE__COMMAND__OP_LOCK_SET_VALUE:
 		return lock_set_value(
 			s, of, LOCK_REF(cmd->lock_set_value), &cmd->lock_set_value->value);

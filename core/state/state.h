@@ -83,6 +83,7 @@ struct state_limits {
 	size_t locks_max;   /* default 16 Mi: ST_NO_SPACE beyond */
 	size_t waiters_max; /* of one lock; default 1 Mi, and no more: see LOCK_TOKEN_SHIFT */
 	size_t session_claims_max; /* default 16 Mi */
+	size_t records_max;        /* claims of a lock that has one on a range; default 8192 */
 };
 
 void state_limits_default(struct state_limits *l);
@@ -140,8 +141,17 @@ size_t state_n_locks(const struct state *s);
  * listings at a time than that, or after a jump, it walks the list.
  */
 const struct lock *state_lock_after(const struct state *s, uint64_t serial);
-/* The claim of an open file description; NULL: none. */
+/* The claim of a flock owner; NULL: none. */
 const struct claim *state_claim(const struct state *s, uint64_t session, uint64_t owner);
+/* Of a record owner: the waiting claim that answers acquire `seq`; NULL: it does not wait. */
+const struct claim *state_record_wait(
+	const struct lock *l, uint64_t session, uint64_t owner, uint64_t seq);
+/* The claim by which it holds all of `range` in that mode; NULL: it does not. */
+const struct claim *state_record_held(const struct lock *l, uint64_t session, uint64_t owner,
+	struct core_range range, bool shared);
+/* The first holder in the way of such a request; NULL: none. */
+const struct claim *state_record_conflict(const struct lock *l, uint64_t session, uint64_t owner,
+	struct core_range range, bool shared);
 
 /* The data directory that a node id belongs to (16 bytes); NULL: never seen. */
 const uint8_t *state_member_uuid(const struct state *s, uint64_t node);

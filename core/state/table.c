@@ -71,10 +71,10 @@ struct claim *claim_find(const struct state *s, uint64_t session, uint64_t owner
 	return c;
 }
 
-struct claim *claim_new(
-	struct state *s, struct session *of, uint64_t owner, uint64_t seq, struct lock *l)
+struct claim *claim_new(struct state *s, struct session *of, uint64_t owner, uint64_t seq,
+	struct lock *l, const struct core_range *range)
 {
-	struct claim *c = xmalloc(sizeof *c);
+	struct claim *c = xmalloc(sizeof *c + (range != NULL ? sizeof *range : 0));
 
 	lock_touch(s, l);
 	*c = (struct claim){
@@ -82,13 +82,32 @@ struct claim *claim_new(
 		.owner = owner,
 		.seq = seq,
 		.since_unix_ms = s->unix_ms,
+		.record = range != NULL,
 		.lock = l,
 		.of = of,
 	};
-	HASH_ADD_KEYPTR(hh, s->claims, &c->session, sizeof(struct claim_key), c);
+	if (range != NULL) {
+		c->range[0] = *range;
+		l->n_records++;
+	} else {
+		HASH_ADD_KEYPTR(hh, s->claims, &c->session, sizeof(struct claim_key), c);
+	}
 	DL_APPEND2(of->claims, c, session_prev, session_next);
 	of->n_claims++;
 	return c;
+}
+
+void claim_split(struct state *s, struct claim *c, struct core_range range)
+{
+	struct claim *later = xmemdup(c, sizeof *c + sizeof range);
+
+	lock_touch(s, c->lock);
+	later->range[0] = range;
+	DL_APPEND_ELEM(c->lock->holders, c, later);
+	DL_APPEND_ELEM2(c->of->claims, c, later, session_prev, session_next);
+	c->lock->n_holders++;
+	c->lock->n_records++;
+	c->of->n_claims++;
 }
 
 void claim_unlink(struct state *s, struct claim *c)
@@ -96,7 +115,11 @@ void claim_unlink(struct state *s, struct claim *c)
 	struct lock *l = c->lock;
 
 	lock_touch(s, l);
-	HASH_DELETE(hh, s->claims, c);
+	if (c->record) {
+		l->n_records--;
+	} else {
+		HASH_DELETE(hh, s->claims, c);
+	}
 	if (c->token != 0) {
 		DL_DELETE(l->holders, c);
 		l->n_holders--;

@@ -38,11 +38,47 @@ struct core_name {
 
 /* --- locks ---------------------------------------------------------------------------------- */
 
+/* Bytes from `start` to `end`, both included. */
+struct core_range {
+	uint64_t start;
+	uint64_t end; /* at most CORE_RANGE_MAX */
+};
+
+#define CORE_RANGE_MAX ((uint64_t)INT64_MAX)
+#define CORE_RANGE_WHOLE ((struct core_range){0, CORE_RANGE_MAX})
+
+enum core_lock_kind {
+	CORE_FLOCK,  /* an open file description, on the whole lock */
+	CORE_RECORD, /* fcntl(2), on byte ranges: a process, or a description */
+};
+
+/* Who holds or waits. Owners of different kinds are different, whatever their ids. */
+struct core_owner {
+	enum core_lock_kind kind;
+	uint64_t id; /* not 0, never used again in a process life */
+};
+
+static inline struct core_owner core_flock_owner(uint64_t id)
+{
+	return (struct core_owner){CORE_FLOCK, id};
+}
+
+/* What is in the way of a range. */
+struct core_conflict {
+	bool shared;
+	struct core_range range;
+	uint32_t pid; /* 0: unknown, or of another node */
+};
+
 struct core_lock_request {
 	struct core_name name;
-	uint64_t owner; /* open file description: not 0, never used again in a process life */
+	struct core_owner owner;
+	struct core_range range; /* of a CORE_RECORD owner */
 	bool shared;
 	bool wait; /* for as long as it takes; else ST_BUSY, and ST_TIMEOUT after `timeo` */
+	/* Not NULL (a CORE_RECORD owner that does not wait): takes nothing. ST_BUSY: a holder is in
+	 * the way, told here before the callback is called. */
+	struct core_conflict *ret_test;
 	struct core_task task;   /* that asks */
 	struct core_task opener; /* that opened the file */
 	uint32_t uid;
@@ -52,10 +88,11 @@ struct core_lock_request {
 typedef void core_lock_fn(void *arg, enum status st, uint64_t token);
 
 /*
- * flock(2) for an open file description. A wait survives changes of leader and
- * the loss of the node's session (it queues again at the tail). One operation
- * per owner at a time: a second one while the first is under way is answered
- * ST_BUSY.
+ * flock(2) for an open file description, fcntl(2) for an owner of ranges. A wait survives
+ * changes of leader and the loss of the node's session (it queues again at the tail). One
+ * operation per CORE_FLOCK owner at a time: a second one while the first is under way is
+ * answered ST_BUSY. A CORE_RECORD owner may have any number under way, as a process has
+ * threads.
  */
 struct core_op *core_lock(
 	struct core *c, const struct core_lock_request *req, core_lock_fn *done, void *arg);
@@ -64,14 +101,23 @@ struct core_op *core_lock(
  * this returns (the one exception to "never from inside"), and whatever the log makes of the
  * request is undone. `op` is gone. */
 void core_interrupt(struct core *c, struct core_op *op);
-
-/* Give up what the owner holds. Answers at once and commits behind; later requests of this node
- * take effect after it. An owner that holds nothing is fine. */
-void core_unlock(struct core *c, struct core_name name, uint64_t owner);
-
-/* Replace the lock's value. ST_DENIED: the owner does not hold it exclusively. `value` is copied.
+/*
+ * The same for an operation of a CORE_RECORD owner, where an undo could not tell what the grant
+ * has replaced: the log decides which came first, and the callback is called with that, later:
+ * ST_CANCELLED (nothing has changed) or what came of the request. At the latest when the session
+ * is lost. `op` lives until then; asking again is fine.
  */
-struct core_op *core_lock_set_value(struct core *c, struct core_name name, uint64_t owner,
+void core_lock_give_up(struct core *c, struct core_op *op);
+
+/* Give up what the owner holds; for CORE_RECORD, of `range` (else unused). Answers at once and
+ * commits behind; later requests of this node take effect after it. An owner that holds nothing
+ * is fine. Waits of a CORE_RECORD owner go on. */
+void core_unlock(
+	struct core *c, struct core_name name, struct core_owner owner, struct core_range range);
+
+/* Replace the lock's value. ST_DENIED: the owner does not hold all of it exclusively. `value` is
+ * copied. */
+struct core_op *core_lock_set_value(struct core *c, struct core_name name, struct core_owner owner,
 	const void *value, size_t len, core_lock_fn *done, void *arg);
 
 enum core_lock_mode {
@@ -93,15 +139,22 @@ struct core_lock_info {
 
 /* From local memory. false: nobody holds it or waits for it. */
 bool core_lock_info(struct core *c, struct core_name name, struct core_lock_info *ret_info);
-/* What the owner holds as far as this node knows. CORE_FREE also when its session was lost. */
+/* What a CORE_FLOCK owner holds as far as this node knows. CORE_FREE also when its session was
+ * lost. */
 enum core_lock_mode core_lock_held(struct core *c, uint64_t owner, uint64_t *ret_token);
 
-/* Exclusive holders' tasks on this node (for writes through another descriptor): calls fn until it
- * returns false. */
+struct core_holder {
+	struct core_owner owner;
+	struct core_range range;
+	bool shared;
+	bool here; /* of this node's session */
+	const struct core_task *task;
+	const struct core_task *opener;
+};
+
+/* Who holds it (for writes through another descriptor): calls fn until it returns false. */
 void core_lock_holders(struct core *c, struct core_name name,
-	bool (*fn)(void *arg, uint64_t owner, bool shared, bool here, const struct core_task *task,
-		const struct core_task *opener),
-	void *arg);
+	bool (*fn)(void *arg, const struct core_holder *holder), void *arg);
 
 /* Names in locks/, from local memory, for readdir. `cursor` starts at 0 and is moved on; names
  * that exist during the whole listing are listed once. Returns false at the end. The name is

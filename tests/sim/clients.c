@@ -171,7 +171,7 @@ void client_lock(struct sim_client *c, unsigned lock, bool shared, bool wait)
 	c->wait = wait;
 	request = (struct core_lock_request){
 		.name = lock_name(c),
-		.owner = c->owner,
+		.owner = core_flock_owner(c->owner),
 		.shared = shared,
 		.wait = wait,
 		.task = client_task(c),
@@ -191,7 +191,7 @@ void client_unlock(struct sim_client *c)
 	ASSERT(c->op == NULL);
 	c->holds = false;
 	c->unsure = false;
-	core_unlock(client_core(c), lock_name(c), c->owner);
+	core_unlock(client_core(c), lock_name(c), core_flock_owner(c->owner), CORE_RANGE_WHOLE);
 	client_move(c, CLIENT_IDLE, ST_OK);
 }
 
@@ -213,8 +213,8 @@ void client_set_value(struct sim_client *c, const void *value, size_t len)
 	ASSERT(len <= sizeof c->value);
 	memset(c->value, 0, sizeof c->value);
 	memcpy(c->value, value, len);
-	c->op = core_lock_set_value(client_core(c), lock_name(c), c->owner, c->value,
-		sizeof c->value, value_answered, c);
+	c->op = core_lock_set_value(client_core(c), lock_name(c), core_flock_owner(c->owner),
+		c->value, sizeof c->value, value_answered, c);
 	ASSERT(c->op != NULL);
 	c->sets_value = true;
 	client_move(c, CLIENT_ASKING, ST_WAITING);

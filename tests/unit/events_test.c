@@ -19,9 +19,9 @@ struct fixture {
 	struct events events;
 	struct core_events *reader;
 	int woken;
-	struct claim claim;
 	struct lock *lock;
-	char line[2048]; /* the last one read */
+	char line[2048];    /* the last one read */
+	struct claim claim; /* the last field: its range, which it has not, would follow */
 };
 
 static void on_wake(void *arg)

@@ -471,7 +471,7 @@ void lock(struct world *w, uint64_t id, const char *name, uint64_t owner, enum h
 {
 	struct core_lock_request r = {
 		.name = name_of(name),
-		.owner = owner,
+		.owner = core_flock_owner(owner),
 		.shared = how == SH || how == SH_NB,
 		.wait = how == EX || how == SH,
 	};
@@ -486,7 +486,7 @@ void lock(struct world *w, uint64_t id, const char *name, uint64_t owner, enum h
 void unlock(struct world *w, uint64_t id, const char *name, uint64_t owner)
 {
 	notice(w, id);
-	core_unlock(core_at(w, id), name_of(name), owner);
+	core_unlock(core_at(w, id), name_of(name), core_flock_owner(owner), CORE_RANGE_WHOLE);
 	flush(w, id);
 }
 
@@ -495,8 +495,8 @@ void set_value(struct world *w, uint64_t id, const char *name, uint64_t owner, c
 {
 	*ret_ask = (struct ask){0};
 	notice(w, id);
-	ret_ask->op = core_lock_set_value(
-		core_at(w, id), name_of(name), owner, value, strlen(value), answered, ret_ask);
+	ret_ask->op = core_lock_set_value(core_at(w, id), name_of(name), core_flock_owner(owner),
+		value, strlen(value), answered, ret_ask);
 	assert_int_equal(ret_ask->answers, 0);
 	flush(w, id);
 }
@@ -506,6 +506,60 @@ void interrupt(struct world *w, uint64_t id, struct ask *ask)
 	notice(w, id);
 	core_interrupt(core_at(w, id), ask->op);
 	assert_answer(ask, ST_CANCELLED);
+	flush(w, id);
+}
+
+static void ask_range(
+	struct world *w, uint64_t id, const struct core_lock_request *r, struct ask *ret_ask)
+{
+	*ret_ask = (struct ask){0};
+	notice(w, id);
+	ret_ask->op = core_lock(core_at(w, id), r, answered, ret_ask);
+	assert_int_equal(ret_ask->answers, 0);
+	flush(w, id);
+}
+
+void lock_range(struct world *w, uint64_t id, const char *name, uint64_t owner, enum how how,
+	struct core_range range, struct ask *ret_ask)
+{
+	const struct core_lock_request r = {
+		.name = name_of(name),
+		.owner = {CORE_RECORD, owner},
+		.range = range,
+		.shared = how == SH || how == SH_NB,
+		.wait = how == EX || how == SH,
+		.task = {.pid = 100 + (uint32_t)id},
+	};
+
+	ask_range(w, id, &r, ret_ask);
+}
+
+void test_range(struct world *w, uint64_t id, const char *name, uint64_t owner, enum how how,
+	struct core_range range, struct core_conflict *ret_conflict, struct ask *ret_ask)
+{
+	const struct core_lock_request r = {
+		.name = name_of(name),
+		.owner = {CORE_RECORD, owner},
+		.range = range,
+		.shared = how == SH_NB,
+		.ret_test = ret_conflict,
+	};
+
+	ask_range(w, id, &r, ret_ask);
+}
+
+void unlock_range(
+	struct world *w, uint64_t id, const char *name, uint64_t owner, struct core_range range)
+{
+	notice(w, id);
+	core_unlock(core_at(w, id), name_of(name), (struct core_owner){CORE_RECORD, owner}, range);
+	flush(w, id);
+}
+
+void give_up(struct world *w, uint64_t id, struct ask *ask)
+{
+	notice(w, id);
+	core_lock_give_up(core_at(w, id), ask->op);
 	flush(w, id);
 }
 

@@ -151,6 +151,16 @@ void set_value(struct world *w, uint64_t id, const char *name, uint64_t owner, c
 	struct ask *ret_ask);
 void interrupt(struct world *w, uint64_t id, struct ask *ask);
 
+/* The same of byte ranges; `owner` is another than the one above. */
+void lock_range(struct world *w, uint64_t id, const char *name, uint64_t owner, enum how how,
+	struct core_range range, struct ask *ret_ask);
+void unlock_range(
+	struct world *w, uint64_t id, const char *name, uint64_t owner, struct core_range range);
+/* What is in the way is told in *ret_conflict. */
+void test_range(struct world *w, uint64_t id, const char *name, uint64_t owner, enum how how,
+	struct core_range range, struct core_conflict *ret_conflict, struct ask *ret_ask);
+void give_up(struct world *w, uint64_t id, struct ask *ask);
+
 #define assert_waits(ask)                                                                          \
 	do {                                                                                       \
 		assert_int_equal((ask)->answers, 0);                                               \

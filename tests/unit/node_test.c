@@ -376,7 +376,7 @@ static void leader_with_a_full_disk_takes_its_turns_and_goes_on_later(void **sta
 
 		(void)snprintf(name, sizeof name, "l%u", i);
 		core_unlock(core_at(w, 1), (struct core_name){.bytes = name, .len = strlen(name)},
-			100 + i);
+			core_flock_owner(100 + i), CORE_RANGE_WHOLE);
 	}
 	pass(w, 200);
 	lock(w, 1, "z", 1, EX_NB, &refused);

@@ -482,6 +482,13 @@ static void swap(struct records *r, size_t a, size_t b)
 	r->r[b] = t;
 }
 
+static void make_range(Wire__SnapClaim *w, uint64_t start, uint64_t end)
+{
+	w->kind = WIRE__LOCK_KIND__RECORD;
+	w->start = start;
+	w->end = end;
+}
+
 /* Each changes one thing that must be noticed. */
 static int change(struct records *r, unsigned what)
 {
@@ -621,6 +628,25 @@ static int change(struct records *r, unsigned what)
 	case 42:
 		r->r[END]->record_case = WIRE__SNAP_RECORD__RECORD__NOT_SET;
 		break;
+	case 43:
+		x->holders[0]->kind = 7;
+		break;
+	case 44:
+		make_range(x->holders[0], 5, 4);
+		break;
+	case 45:
+		make_range(x->holders[0], 0, CORE_RANGE_MAX + 1);
+		break;
+	case 46:
+		make_range(x->holders[0], 5, 5);
+		make_range(x->waiters[0], 6, 6); /* nothing is in its way */
+		break;
+	case 47: /* two that are one */
+		make_range(y->holders[0], 0, 4);
+		make_range(y->holders[1], 5, 9);
+		y->holders[1]->session = y->holders[0]->session;
+		y->holders[1]->owner = y->holders[0]->owner;
+		break;
 	default:
 		return 0;
 	}
@@ -658,7 +684,7 @@ static void records_that_contradict_each_other_are_refused(void **state)
 	while (refused_as_expected(&out, what)) {
 		what++;
 	}
-	assert_int_equal(what, 43);
+	assert_int_equal(what, 48);
 	wire_buf_fini(&out);
 }
 

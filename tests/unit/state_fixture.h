@@ -276,6 +276,67 @@ static inline void cancel(
 	apply(f, &cmd);
 }
 
+/* The same by owners of byte ranges, which are others than those above. `end` is included. */
+static inline void ask_range(struct state_fixture *f, struct who who, const char *name,
+	unsigned how, struct core_range range, bool test)
+{
+	Wire__Command cmd = command_of(f, who.node);
+	Wire__LockAcquire op = WIRE__LOCK_ACQUIRE__INIT;
+	Wire__Task task = WIRE__TASK__INIT;
+
+	task.pid = 1000 + (uint32_t)who.node;
+	task.command = (char *)(uintptr_t) "fcntl";
+	op.name = bytes_of(name);
+	op.owner = who.owner;
+	op.kind = WIRE__LOCK_KIND__RECORD;
+	op.start = range.start;
+	op.end = range.end;
+	op.shared = (how & EX) == 0;
+	op.wait = (how & NB) == 0;
+	op.test = test;
+	op.task = &task;
+	cmd.op_case = WIRE__COMMAND__OP_LOCK_ACQUIRE;
+	cmd.lock_acquire = &op;
+	apply(f, &cmd);
+}
+
+static inline void acquire_range(struct state_fixture *f, struct who who, const char *name,
+	unsigned how, struct core_range range)
+{
+	ask_range(f, who, name, how, range, false);
+}
+
+static inline void release_range(
+	struct state_fixture *f, struct who who, const char *name, struct core_range range)
+{
+	Wire__Command cmd = command_of(f, who.node);
+	Wire__LockRelease op = WIRE__LOCK_RELEASE__INIT;
+
+	op.name = bytes_of(name);
+	op.owner = who.owner;
+	op.kind = WIRE__LOCK_KIND__RECORD;
+	op.start = range.start;
+	op.end = range.end;
+	cmd.op_case = WIRE__COMMAND__OP_LOCK_RELEASE;
+	cmd.lock_release = &op;
+	apply(f, &cmd);
+}
+
+static inline void cancel_range(
+	struct state_fixture *f, struct who who, const char *name, uint64_t acquire_seq)
+{
+	Wire__Command cmd = command_of(f, who.node);
+	Wire__LockCancel op = WIRE__LOCK_CANCEL__INIT;
+
+	op.name = bytes_of(name);
+	op.owner = who.owner;
+	op.kind = WIRE__LOCK_KIND__RECORD;
+	op.acquire_seq = acquire_seq;
+	cmd.op_case = WIRE__COMMAND__OP_LOCK_CANCEL;
+	cmd.lock_cancel = &op;
+	apply(f, &cmd);
+}
+
 static inline void set_value(
 	struct state_fixture *f, struct who who, const char *name, const void *value, size_t len)
 {
