@@ -216,7 +216,8 @@ static void ask_value(struct bench *b)
 	struct core_name name = {.bytes = "service-00000000", .len = 16};
 
 	b->asked++;
-	(void)core_lock_set_value(core(b), name, 1, value, sizeof value, on_value, b);
+	(void)core_lock_set_value(
+		core(b), name, core_flock_owner(1), value, sizeof value, on_value, b);
 }
 
 /* --- steps ---------------------------------------------------------------------------------- */
