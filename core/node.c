@@ -213,7 +213,7 @@ void node_options_default(struct node_options *o)
 	o->ttl_ms = 5000;
 	o->timeo_ms = 30000;
 	o->snapshot_log_bytes = 64u << 20;
-	o->snapshot_slice_bytes = 16u << 10;
+	o->snapshot_slice_bytes = 8u << 10;
 	o->voters_wanted = 5;
 	o->version = "";
 }

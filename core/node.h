@@ -32,7 +32,7 @@ struct node_options {
 	uint32_t timeo_ms;           /* of operations that do not wait for ever; default 30000 */
 	uint64_t snapshot_log_bytes; /* take a snapshot when the log in memory is larger; default 64
 					MiB */
-	size_t snapshot_slice_bytes; /* written per turn while taking one; default 16 KiB */
+	size_t snapshot_slice_bytes; /* written per turn while taking one; default 8 KiB */
 	uint32_t voters_wanted; /* learners are promoted while there are fewer voters; default 5 */
 	const char *version;
 };
